@@ -1,0 +1,28 @@
+# The front door. Each target says what it does; the work is in tools/ and the crates.
+.PHONY: run test bench packages setup clean
+
+# Two machines in QEMU, emulated devices to plug and unplug, the portal at http://localhost:8080
+run: setup
+	tools/build testbed
+	cargo run --quiet --release -p testbed -- run
+
+# Everything that is checked: style, licences, unit tests, real sshd and usbip, real kernels
+test:
+	tools/setup test
+	tools/test
+
+# Latency, throughput and memory, side by side with the stock tools
+bench:
+	tools/setup test
+	tools/build testbed
+	cargo run --quiet --release -p testbed -- bench
+
+# vm-helper as .deb and tarball in target/packages
+packages: setup
+	vm-helper/package/build
+
+setup:
+	tools/setup run
+
+clean:
+	cargo clean

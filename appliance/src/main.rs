@@ -1,0 +1,156 @@
+//! The appliance: started by init, runs until it is told to stop.
+
+use std::{net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use appliance::{
+    history::Store,
+    manager::{Inputs, Manager},
+    portal,
+    system::{ConfError, Settings, conf_file, settings},
+    usb::{Monitor, Stub, Sysfs, ports},
+    usbipd::{self, Exports, Server},
+    vm::{Config, Link},
+    wiring::{Kernel, Pi},
+};
+use protocol::line::{PROTOCOL, PiHello};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+const DATABASE: &str = "/data/history.db";
+/// The seeds' port of the portal.
+const PORTAL: u16 = 8080;
+const EVENTS: usize = 256;
+
+fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("APPLIANCE_LOG")
+                .unwrap_or_else(|_| "info".into()),
+        )
+        .without_time()
+        .with_ansi(false)
+        .init();
+    // One thread: nothing here computes, what blocks has threads of its own, and each more wakes the
+    // others.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?
+        .block_on(run())
+}
+
+async fn run() -> anyhow::Result<()> {
+    let mut settings = conf_file::follow(settings::PATH.into(), Settings::read, Arc::default());
+    let first = usable(&settings.borrow_and_update());
+    let grace = Duration::from_secs(first.grace_seconds.into());
+    let sysfs = Sysfs::new("/sys");
+    set_ports(sysfs.clone(), first.fast_enumeration).await;
+    let store = Store::open(Path::new(DATABASE)).await;
+
+    let stub = Arc::new(Stub::new(sysfs.clone()));
+    let (changes, usb) = mpsc::channel(EVENTS);
+    let monitor = Monitor::spawn(sysfs.clone(), changes).context("failed to watch the bus")?;
+
+    let exports = Exports {
+        peers: [].into(),
+        devices: [].into(),
+        grace,
+    };
+    let (exports, exported) = watch::channel(exports);
+    let (events, usbipd_events) = mpsc::channel(EVENTS);
+    let server = Server::new(Arc::new(Kernel(Arc::clone(&stub))), exported, events)
+        .context("failed to set up the USB/IP server")?;
+    let listener = usbipd::bind((Ipv6Addr::UNSPECIFIED, usbipd::PORT).into())
+        .context("failed to open the USB/IP port")?;
+    let sessions = server.handle();
+
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .context("failed to read the boot id")?;
+    let hello = PiHello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: boot_id.trim().to_owned(),
+        grace_seconds: first.grace_seconds,
+    };
+    let (link, vm) = Link::spawn(Config::new(hello));
+
+    let (graces, grace) = watch::channel(grace);
+    let parts = (Pi { stub, monitor }, sessions, link.clone(), store.clone());
+    let (manager, handle) = Manager::new(parts, store.recall(), exports);
+    let inputs = Inputs {
+        usb,
+        usbipd: usbipd_events,
+        vm,
+        grace,
+    };
+
+    let shown = settings.clone();
+    let (stored, watched) = (store.clone(), handle.clone());
+    let context = portal::Context {
+        view: handle.view,
+        commands: handle.commands,
+        started: watched.started(),
+        alive: Arc::new(move || watched.is_alive()),
+        notices: Arc::new(move || {
+            let wrong = shown.borrow().as_ref().err().map(ToString::to_string);
+            stored.notices().into_iter().chain(wrong).collect()
+        }),
+        names: Vec::new(),
+    };
+    let address = (Ipv6Addr::UNSPECIFIED, PORTAL).into();
+    let portal = portal::serve(address, context, std::future::pending());
+
+    let settle = link.clone();
+    let follow_settings = async {
+        while settings.changed().await.is_ok() {
+            let now = usable(&settings.borrow_and_update());
+            set_ports(sysfs.clone(), now.fast_enumeration).await;
+            settle.set_grace(now.grace_seconds);
+            graces.send_replace(Duration::from_secs(now.grace_seconds.into()));
+            tracing::info!(
+                grace_seconds = now.grace_seconds,
+                fast_enumeration = now.fast_enumeration,
+                "new settings"
+            );
+        }
+    };
+
+    let mut terminate = signal(SignalKind::terminate()).context("failed to watch for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to watch for signals")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "appliance started");
+    // Sessions live on in the kernel whichever way this ends.
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = manager.run(inputs) => Err(anyhow::anyhow!("the manager ended")),
+        () = server.serve(listener, std::future::pending()) => {
+            Err(anyhow::anyhow!("the USB/IP server ended"))
+        }
+        ended = portal => ended.context("failed to serve the portal"),
+        () = follow_settings => Err(anyhow::anyhow!("the settings are not followed any more")),
+    };
+    drop(settle);
+    link.close().await;
+    store.close().await;
+    ended
+}
+
+/// The settings to use; wrong ones are said, and the defaults taken.
+fn usable(settings: &Result<Settings, Arc<ConfError>>) -> Settings {
+    settings.clone().unwrap_or_else(|error| {
+        tracing::error!(%error, remedy = error.remedy(), "using the default settings");
+        Settings::default()
+    })
+}
+
+async fn set_ports(sysfs: Sysfs, fast: bool) {
+    let set = tokio::task::spawn_blocking(move || ports::set_fast_enumeration(&sysfs, fast));
+    match set.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the ports keep their way of enumeration"),
+        Err(error) => tracing::error!(%error, "failed to set the ports"),
+    }
+}

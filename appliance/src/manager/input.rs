@@ -1,0 +1,80 @@
+//! What the manager hears, and what it orders.
+
+use std::time::Duration;
+
+use protocol::{BusId, DevId, line::Request};
+
+use super::Identity;
+use crate::{usb, usbipd, vm};
+
+/// Something the manager hears.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// What was remembered from earlier runs; the first input, before any device.
+    Recalled(Vec<Remembered>),
+    /// The bus changed.
+    Usb(usb::Change),
+    /// [`Effect::Bind`] or [`Effect::Rebind`] ended, with a sentence if it failed.
+    Bound(BusId, DevId, Result<(), String>),
+    /// [`Effect::Unbind`] ended.
+    Unbound(BusId, DevId, Result<(), String>),
+    /// [`Effect::EndSession`] ended.
+    SessionEnded(BusId, DevId, Result<(), String>),
+    /// Something happened at port 3240.
+    Usbipd(usbipd::Event),
+    /// Something happened on the link to the VM.
+    Vm(vm::Event),
+    /// The grace time was set.
+    Grace(Duration),
+    /// A person or program asked for something.
+    Command(Command),
+    /// Time passed: at the time that [`super::State::next_wake`] names, or later.
+    Tick,
+}
+
+/// What a person can ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Attach every device that can be, also those held back, and forget all back-off.
+    AttachAll,
+    /// Attach one device, also when it is held back.
+    Attach(BusId),
+    /// Detach one device and hold it back until somebody attaches it again.
+    Detach(BusId),
+}
+
+/// Something the manager orders. Each of `Bind`, `Rebind`, `Unbind`, `EndSession` and `Send` is
+/// answered by exactly one input, in bounded time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Read the whole bus again; answered by a snapshot.
+    Rescan,
+    /// Give a device to usbip-host.
+    Bind(BusId, DevId),
+    /// Take a device whose reset failed from usbip-host and give it back.
+    Rebind(BusId, DevId),
+    /// Take a device from usbip-host.
+    Unbind(BusId, DevId),
+    /// End the session of an imported device.
+    EndSession(BusId, DevId),
+    /// Free what usbip-host keeps of devices that were unplugged.
+    Sweep,
+    /// Try for a session at once: the VM was heard of.
+    Kick,
+    /// Tell the helper.
+    Send(Request),
+    /// Keep this across restarts.
+    Remember(Remembered),
+}
+
+/// What is kept about a device across restarts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Which device.
+    pub identity: Identity,
+    /// The first tty node it had on the VM; devices are attached in that order, so that names
+    /// come back the same.
+    pub tty: Option<String>,
+    /// Held back by a person.
+    pub held: bool,
+}

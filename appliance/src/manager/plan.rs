@@ -1,0 +1,345 @@
+//! Compares what is with what should be, and orders the difference.
+
+use protocol::{BusId, DevId, line::Request};
+
+use super::{
+    input::Effect,
+    state::{Act, IMPORT_IN_FLIGHT, NEWER, RECHECK, RECONCILE, SLOW_CONNECT, SLOW_NAME, State},
+};
+use crate::usb::{StubStatus, UsbDevice};
+
+/// Order what is missing. Orders nothing that is on its way already.
+pub(super) fn plan(state: &mut State, effects: &mut Vec<Effect>) {
+    let busids: Vec<BusId> = state.devices.keys().cloned().collect();
+    for busid in &busids {
+        on_the_pi(state, busid, effects);
+    }
+    if state.scanned && state.listed().is_some() {
+        strays_on_the_vm(state, effects);
+        connects(state, effects);
+    }
+    if state.rescan_at.is_none_or(|at| at <= state.now) {
+        state.rescan_at = Some(state.now + RECONCILE);
+        effects.push(Effect::Rescan);
+    }
+    if state.listening()
+        && state.status_at.is_none_or(|at| at <= state.now)
+        && !state.is_pending(&Request::Status)
+    {
+        state.status_at = Some(state.now + RECONCILE);
+        send(state, Request::Status, effects);
+    }
+}
+
+/// Bind what is to be exported, and end what is stale.
+fn on_the_pi(state: &mut State, busid: &BusId, effects: &mut Vec<Effect>) {
+    let Some(device) = state.devices.get(busid) else {
+        return;
+    };
+    if device.busy.is_some() || !device.is_due(state.now) {
+        return;
+    }
+    let devid = device.facts.devid;
+    let exports = device.facts.verdict.exports();
+    let order = match device.facts.stub {
+        None if exports => Some((Act::Binding, Effect::Bind(busid.clone(), devid))),
+        None => None,
+        Some(StubStatus::Error) => Some((Act::Binding, Effect::Rebind(busid.clone(), devid))),
+        Some(StubStatus::Available) if exports => None,
+        Some(StubStatus::Available) => Some((Act::Unbinding, Effect::Unbind(busid.clone(), devid))),
+        Some(StubStatus::Used) => is_stale(state, busid, devid)
+            .then(|| (Act::Ending, Effect::EndSession(busid.clone(), devid))),
+    };
+    if let (Some((act, effect)), Some(device)) = (order, state.devices.get_mut(busid)) {
+        device.busy = Some(act);
+        effects.push(effect);
+    }
+}
+
+/// Whether an imported device's session is disproved by the VM's list, or unwanted while the VM
+/// cannot be told so.
+fn is_stale(state: &mut State, busid: &BusId, devid: DevId) -> bool {
+    let Some(device) = state.devices.get(busid) else {
+        return false;
+    };
+    let held = state.is_held(&device.facts);
+    if !state.listening() {
+        return held;
+    }
+    let Some(asked) = state.listed() else {
+        return false;
+    };
+    if state.vm_ports.contains_key(&(busid.clone(), devid)) || state.is_moving(busid, devid) {
+        return false;
+    }
+    let decisive = device
+        .changed
+        .is_none_or(|changed| changed + IMPORT_IN_FLIGHT <= asked);
+    if !decisive {
+        state.ask_status_by(state.now + RECHECK);
+    }
+    decisive
+}
+
+/// Detach what the VM has and should not have.
+fn strays_on_the_vm(state: &mut State, effects: &mut Vec<Effect>) {
+    let mut orders = Vec::new();
+    let mut unsure = false;
+    for ((busid, devid), port) in &state.vm_ports {
+        if state.is_moving(busid, *devid) || port.next_try > state.now {
+            continue;
+        }
+        let device = state.devices.get(busid).filter(|d| d.facts.devid == *devid);
+        let stray = match device {
+            None => true,
+            Some(device) if !device.facts.verdict.exports() => true,
+            Some(device) if state.is_held(&device.facts) => true,
+            Some(device) if device.is_used() => false,
+            // The Pi has no session for it, so the VM's end is dead; unless news of an import is
+            // still on its way to us. Sysfs and the VM are both asked again before that is believed.
+            Some(device) => {
+                let latest = device
+                    .changed
+                    .map_or(port.seen, |changed| changed.max(port.seen));
+                let sure = device.busy.is_none()
+                    && device.read >= latest + NEWER
+                    && state.listed().is_some_and(|asked| asked >= latest);
+                unsure |= !sure;
+                sure
+            }
+        };
+        if stray {
+            orders.push(Request::Disconnect(busid.clone(), Some(*devid)));
+        }
+    }
+    if unsure {
+        state.rescan_by(state.now + NEWER);
+        state.ask_status_by(state.now + NEWER);
+    }
+    for request in orders {
+        send(state, request, effects);
+    }
+}
+
+/// Attach what is free, one after the other in the order of the ttys they had, so that they get the
+/// same names again.
+fn connects(state: &mut State, effects: &mut Vec<Effect>) {
+    let now = state.now;
+    for (busid, devid) in state.vm_ports.keys() {
+        if let Some(device) = state.devices.get_mut(busid)
+            && device.facts.devid == *devid
+            && device.is_used()
+        {
+            device.failure = None;
+        }
+    }
+    let next = state
+        .devices
+        .iter()
+        .filter(|(busid, device)| {
+            let devid = device.facts.devid;
+            device.facts.stub == Some(StubStatus::Available)
+                && device.busy.is_none()
+                && device.facts.verdict.exports()
+                && !state.is_held(&device.facts)
+                && device.is_due(now)
+                && device.hold_off <= now
+                && !state.vm_ports.contains_key(&((*busid).clone(), devid))
+                && !state.is_moving(busid, devid)
+                && !waits(state, &device.facts)
+        })
+        .min_by_key(|(busid, device)| {
+            let tty = state.remembered_tty(&device.facts);
+            (tty.is_none(), tty, (*busid).clone())
+        })
+        .map(|(busid, device)| Request::Connect(busid.clone(), Some(device.facts.devid)));
+    if let Some(request) = next {
+        send(state, request, effects);
+    }
+}
+
+/// Whether a device is to wait for those that are being connected.
+fn waits(state: &State, facts: &UsbDevice) -> bool {
+    let own = state.remembered_tty(facts);
+    state.pending.values().any(|(request, since)| {
+        let Request::Connect(busid, _) = request else {
+            return false;
+        };
+        let other = state.devices.get(busid);
+        let other = other.and_then(|device| state.remembered_tty(&device.facts));
+        // A device without a remembered name may become any kind of tty.
+        let competes = other.is_some_and(|(kind, _)| own.is_none_or(|(own, _)| own == kind));
+        let patience = if competes { SLOW_NAME } else { SLOW_CONNECT };
+        state.now < *since + patience
+    })
+}
+
+fn send(state: &mut State, request: Request, effects: &mut Vec<Effect>) {
+    state
+        .pending
+        .insert(request.to_string(), (request.clone(), state.now));
+    effects.push(Effect::Send(request));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use protocol::{
+        DevId, Speed,
+        line::{Answer, Attachment, Request, Tty, VmHello, VmStatus},
+    };
+
+    use super::super::{Effect, Identity, Input, Remembered, State, step};
+    use crate::{
+        usb::{Change, StubStatus, UsbDevice, Verdict},
+        vm::{Event, Pairing},
+    };
+
+    fn device(busid: &str, devnum: u16) -> UsbDevice {
+        UsbDevice {
+            busid: busid.parse().unwrap(),
+            devid: DevId::new(1, devnum),
+            speed: Speed::Full,
+            vendor: 0x0403,
+            product: 0x6001,
+            bcd_device: 0x0600,
+            class: [0; 3],
+            configuration: 0,
+            configurations: 1,
+            interfaces: Vec::new(),
+            manufacturer: None,
+            product_name: None,
+            serial: Some(format!("FT{devnum}")),
+            port_path: busid.to_owned(),
+            driver: Some("usbip-host".to_owned()),
+            stub: Some(StubStatus::Available),
+            verdict: Verdict::Export("ftdi_sio serial".to_owned()),
+        }
+    }
+
+    /// A VM that has nothing attached, and devices with the ttys they had; "" for none.
+    fn paired(devices: &[UsbDevice], had: &[&str]) -> Vec<Input> {
+        let recalled = devices.iter().zip(had).filter(|(_, tty)| !tty.is_empty());
+        let recalled = recalled
+            .map(|(device, tty)| Remembered {
+                identity: Identity::of(device),
+                tty: Some((*tty).to_owned()),
+                held: false,
+            })
+            .collect();
+        let address = "10.9.0.2".parse().unwrap();
+        let hello = VmHello {
+            protocol: 1,
+            version: "0.1.0".into(),
+            boot_id: "vm".into(),
+            host_name: "vm".into(),
+            address: None,
+            capabilities: Vec::new(),
+        };
+        let status = VmStatus {
+            boot_id: "vm".into(),
+            attachments: Vec::new(),
+            ports_free: 8,
+            ports_total: 8,
+        };
+        let pairing = Pairing {
+            host: "vm".into(),
+            user: "dev".into(),
+        };
+        vec![
+            Input::Recalled(recalled),
+            Input::Usb(Change::Snapshot(devices.to_vec())),
+            Input::Vm(Event::Paired(Some(pairing))),
+            Input::Vm(Event::Up { hello, address }),
+            Input::Vm(Event::Reply {
+                request: Request::Status,
+                answer: Answer::Status(status),
+            }),
+        ]
+    }
+
+    /// The busids that a step connects.
+    fn connected(effects: &[Effect]) -> Vec<&str> {
+        let connect = |effect| match effect {
+            &Effect::Send(Request::Connect(ref busid, _)) => Some(busid.as_str()),
+            _ => None,
+        };
+        effects.iter().filter_map(connect).collect()
+    }
+
+    #[test]
+    fn a_slow_attach_holds_up_those_that_could_take_its_name() {
+        let devices = [
+            device("1-1", 2),
+            device("1-2", 3),
+            device("1-3", 4),
+            device("1-4", 5),
+        ];
+        let had = ["/dev/ttyACM1", "/dev/ttyACM0", "/dev/ttyUSB0", ""];
+        let mut state = State::new(Duration::from_secs(30));
+        let mut effects = Vec::new();
+        for input in paired(&devices, &had) {
+            (state, effects) = step(state, Duration::from_millis(1), input);
+        }
+        assert_eq!(connected(&effects), ["1-2"]);
+        // Other names are free after a moment, its own and those of unknown devices later.
+        let mut order = Vec::new();
+        for millis in (100..20_000).step_by(100) {
+            (state, effects) = step(state, Duration::from_millis(millis), Input::Tick);
+            order.extend(
+                connected(&effects)
+                    .into_iter()
+                    .map(|busid| (millis, busid.to_owned())),
+            );
+        }
+        let order: Vec<_> = order
+            .iter()
+            .map(|(at, busid)| (*at, busid.as_str()))
+            .collect();
+        assert_eq!(order, [(1600, "1-3"), (6100, "1-1"), (12_100, "1-4")]);
+    }
+
+    #[test]
+    fn devices_are_attached_one_by_one_in_the_order_of_the_ttys_they_had() {
+        let devices = [
+            device("1-1", 2),
+            device("1-2", 3),
+            device("1-3", 4),
+            device("1-4", 5),
+        ];
+        let had = ["/dev/ttyUSB10", "", "/dev/ttyUSB0", "/dev/ttyUSB9"];
+        let mut inputs = paired(&devices, &had);
+        let mut state = State::new(Duration::from_secs(30));
+        let (mut order, mut millis) = (Vec::new(), 0);
+        while !inputs.is_empty() {
+            millis += 1;
+            let effects;
+            (state, effects) = step(state, Duration::from_millis(millis), inputs.remove(0));
+            for effect in effects {
+                let Effect::Send(Request::Connect(busid, devid)) = effect else {
+                    continue;
+                };
+                order.push(busid.to_string());
+                let attachment = Attachment {
+                    busid: busid.clone(),
+                    devid: devid.unwrap(),
+                    port: 0,
+                    local_busid: None,
+                    ttys: vec![Tty {
+                        node: "/dev/ttyUSB0".into(),
+                        by_id: None,
+                        driver: None,
+                    }],
+                    timings: None,
+                };
+                let request = Request::Connect(busid, devid);
+                inputs.push(Input::Vm(Event::Reply {
+                    request,
+                    answer: Answer::Attached(attachment),
+                }));
+            }
+        }
+        assert_eq!(order, ["1-3", "1-4", "1-1", "1-2"]);
+    }
+}

@@ -1,0 +1,286 @@
+//! What the manager knows.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use protocol::{
+    BusId, DevId,
+    line::{Attachment, Request, VmHello},
+};
+
+use super::{Identity, Remembered};
+use crate::{
+    usb::{StubStatus, UsbDevice},
+    usbipd::Exports,
+    vm::{self, Pairing},
+};
+
+/// How often everything is compared, whatever the events say.
+pub const RECONCILE: Duration = Duration::from_secs(30);
+/// How soon the VM is asked again when its list contradicts ours for a device that changed meanwhile.
+pub const RECHECK: Duration = Duration::from_secs(1);
+/// How long an import may take from the Pi's hand-over to the VM's attach. A session younger than
+/// this is not disproved by its absence from the VM's list.
+pub const IMPORT_IN_FLIGHT: Duration = Duration::from_secs(3);
+/// How much newer than news from the VM sysfs must have been read to overrule it.
+pub const NEWER: Duration = Duration::from_millis(100);
+/// How long after a hang-up the device is left alone: an unplug closes the socket a moment before
+/// the kernel reports it.
+pub const HANG_UP_OR_UNPLUG: Duration = Duration::from_millis(250);
+/// A connect older than this no longer keeps the next one waiting.
+pub const SLOW_CONNECT: Duration = Duration::from_millis(1500);
+/// Unless the next one could take the name of the tty it had: the first attach after the VM's boot
+/// loads drivers, which takes seconds on a slow machine.
+pub const SLOW_NAME: Duration = Duration::from_secs(6);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Everything the manager knows. Times are since the start of the process.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    pub(super) now: Duration,
+    pub(super) grace: Duration,
+    pub(super) pairing: Option<Pairing>,
+    pub(super) addresses: HashSet<IpAddr>,
+    pub(super) session: Session,
+    pub(super) devices: BTreeMap<BusId, Device>,
+    /// The VM's vhci ports by the last status and the answers since; by devid, since a replugged
+    /// device can be there in two generations for a moment.
+    pub(super) vm_ports: BTreeMap<(BusId, DevId), VmPort>,
+    pub(super) free_ports: Option<(u32, u32)>,
+    /// Requests on their way, and since when.
+    pub(super) pending: BTreeMap<String, (Request, Duration)>,
+    pub(super) memory: BTreeMap<Identity, Remembered>,
+    /// Whether a first snapshot of the bus has come.
+    pub(super) scanned: bool,
+    pub(super) rescan_at: Option<Duration>,
+    pub(super) status_at: Option<Duration>,
+}
+
+/// The session with the VM.
+#[derive(Debug, Clone, Default)]
+pub enum Session {
+    /// No vm.conf.
+    #[default]
+    NotPaired,
+    /// Not up (yet); the latest failure, if there was one.
+    Down(Option<vm::Failure>),
+    /// Up.
+    Up {
+        /// The VM's greeting.
+        hello: VmHello,
+        /// Since when.
+        since: Duration,
+        /// When the VM was asked for the list of ports that we have; none: it has not come yet.
+        listed: Option<Duration>,
+    },
+}
+
+/// A plugged-in device.
+#[derive(Debug, Clone)]
+pub struct Device {
+    pub(super) facts: UsbDevice,
+    /// When it was first seen in this generation.
+    pub(super) since: Duration,
+    /// A bind, unbind or end of session on its way.
+    pub(super) busy: Option<Act>,
+    /// When its import state last changed or was ordered to; none: before this process.
+    pub(super) changed: Option<Duration>,
+    /// When its facts were last read from sysfs.
+    pub(super) read: Duration,
+    /// Not to be connected before; gives an unplug the time to be told from a hang-up.
+    pub(super) hold_off: Duration,
+    /// Since when sysfs contradicts what we were told; believed when it still does a moment later.
+    pub(super) doubted: Option<Duration>,
+    pub(super) failure: Option<Failure>,
+    /// From first seen to tty, for the attach made in this generation.
+    pub(super) plug_to_tty: Option<Duration>,
+    pub(super) attached_at: Option<Duration>,
+}
+
+/// What is being done to a device on the Pi.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Bind or rebind.
+    Binding,
+    /// Unbind.
+    Unbinding,
+    /// End of its session.
+    Ending,
+}
+
+/// Why a device is not where it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One sentence.
+    pub message: String,
+    /// What mends it.
+    pub remedy: Option<String>,
+    /// When it is tried again.
+    pub next_try: Duration,
+    /// Failures in a row.
+    pub attempts: u32,
+}
+
+/// A vhci port that holds one of our devices.
+#[derive(Debug, Clone)]
+pub struct VmPort {
+    pub(super) attachment: Attachment,
+    /// When we learned of it.
+    pub(super) seen: Duration,
+    /// No disconnect before; set when one failed.
+    pub(super) next_try: Duration,
+}
+
+impl State {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            grace,
+            ..Self::default()
+        }
+    }
+
+    /// When [`super::Input::Tick`] is due.
+    #[must_use]
+    pub fn next_wake(&self) -> Duration {
+        let retries = self
+            .devices
+            .values()
+            .filter(|d| d.busy.is_none())
+            .filter_map(|device| device.failure.as_ref().map(|failure| failure.next_try));
+        let slow = self
+            .pending
+            .values()
+            .filter(|(request, _)| matches!(request, Request::Connect(..)))
+            .flat_map(|(_, since)| [*since + SLOW_CONNECT, *since + SLOW_NAME]);
+        let held_off = self.devices.values().map(|device| device.hold_off);
+        let disconnects = self.vm_ports.values().map(|port| port.next_try);
+        retries
+            .chain(slow)
+            .chain(held_off)
+            .chain(disconnects)
+            .filter(|at| *at > self.now)
+            .chain(self.rescan_at)
+            .chain(
+                self.status_at
+                    .filter(|_| self.listening() && !self.is_pending(&Request::Status)),
+            )
+            .min()
+            .unwrap_or(self.now + RECONCILE)
+    }
+
+    /// Who may import what, now.
+    #[must_use]
+    pub fn exports(&self) -> Exports {
+        let devices = self
+            .devices
+            .iter()
+            .filter(|(_, device)| {
+                device.facts.is_bound()
+                    && device.facts.verdict.exports()
+                    && device.busy.is_none()
+                    && !self.is_held(&device.facts)
+            })
+            .map(|(busid, _)| busid.clone())
+            .collect();
+        let peers = if self.pairing.is_some() {
+            self.addresses.clone()
+        } else {
+            HashSet::new()
+        };
+        Exports {
+            peers,
+            devices,
+            grace: self.grace,
+        }
+    }
+
+    pub(super) fn is_held(&self, facts: &UsbDevice) -> bool {
+        self.memory
+            .get(&Identity::of(facts))
+            .is_some_and(|m| m.held)
+    }
+
+    /// Whether a session is up.
+    pub(super) fn listening(&self) -> bool {
+        matches!(self.session, Session::Up { .. })
+    }
+
+    /// Kind and number of the tty that a device had last.
+    pub(super) fn remembered_tty(&self, facts: &UsbDevice) -> Option<(&str, u32)> {
+        let node = self.memory.get(&Identity::of(facts))?.tty.as_deref()?;
+        let kind = node.trim_end_matches(|c: char| c.is_ascii_digit());
+        Some((kind, node[kind.len()..].parse().unwrap_or(u32::MAX)))
+    }
+
+    pub(super) fn is_pending(&self, request: &Request) -> bool {
+        self.pending.contains_key(&request.to_string())
+    }
+
+    /// Whether a connect or disconnect of this generation is on its way.
+    pub(super) fn is_moving(&self, busid: &BusId, devid: DevId) -> bool {
+        self.is_pending(&Request::Connect(busid.clone(), Some(devid)))
+            || self.is_pending(&Request::Disconnect(busid.clone(), Some(devid)))
+    }
+
+    /// When the VM was asked for the list that we have.
+    pub(super) fn listed(&self) -> Option<Duration> {
+        if let Session::Up { listed, .. } = self.session {
+            listed
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn rescan_by(&mut self, at: Duration) {
+        self.rescan_at = Some(self.rescan_at.map_or(at, |due| due.min(at)));
+    }
+
+    pub(super) fn ask_status_by(&mut self, at: Duration) {
+        self.status_at = Some(self.status_at.map_or(at, |due| due.min(at)));
+    }
+}
+
+impl Device {
+    pub(super) fn new(facts: UsbDevice, now: Duration) -> Self {
+        Self {
+            facts,
+            since: now,
+            busy: None,
+            changed: None,
+            read: now,
+            hold_off: Duration::ZERO,
+            doubted: None,
+            failure: None,
+            plug_to_tty: None,
+            attached_at: None,
+        }
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.facts.stub == Some(StubStatus::Used)
+    }
+
+    /// Whether nothing keeps the next try waiting.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.failure
+            .as_ref()
+            .is_none_or(|failure| failure.next_try <= now)
+    }
+
+    pub(super) fn fail(&mut self, now: Duration, message: String, remedy: Option<String>) {
+        let attempts = self.failure.as_ref().map_or(0, |failure| failure.attempts) + 1;
+        let wait = (FIRST_RETRY * 2u32.saturating_pow(attempts - 1).min(64)).min(LAST_RETRY);
+        self.failure = Some(Failure {
+            message,
+            remedy,
+            next_try: now + wait,
+            attempts,
+        });
+    }
+}

@@ -1,0 +1,379 @@
+//! Takes in one input.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use protocol::{
+    BusId, DevId,
+    line::{self, Answer, Attachment, Request, VmStatus},
+};
+
+use super::{
+    Identity, Remembered,
+    input::{Command, Effect, Input},
+    plan,
+    state::{Device, HANG_UP_OR_UNPLUG, NEWER, RECHECK, Session, State, VmPort},
+};
+use crate::{
+    usb::{Change, StubStatus, UsbDevice},
+    usbipd, vm,
+};
+
+/// What is known after `input`, and what is to be done about it. `now` is the time since the start
+/// of the process and never goes back.
+#[must_use]
+pub fn step(mut state: State, now: Duration, input: Input) -> (State, Vec<Effect>) {
+    let mut effects = Vec::new();
+    state.now = now;
+    match input {
+        Input::Recalled(list) => {
+            state.memory = list.into_iter().map(|m| (m.identity.clone(), m)).collect();
+        }
+        Input::Usb(change) => usb(&mut state, change, &mut effects),
+        Input::Grace(grace) => state.grace = grace,
+        Input::Bound(busid, devid, result) => act_done(&mut state, &busid, devid, result, true),
+        Input::Unbound(busid, devid, result) => act_done(&mut state, &busid, devid, result, false),
+        Input::SessionEnded(busid, devid, result) => {
+            act_done(&mut state, &busid, devid, result, true);
+        }
+        Input::Usbipd(event) => usbipd(&mut state, event, &mut effects),
+        Input::Vm(event) => vm(&mut state, event, &mut effects),
+        Input::Command(command) => obey(&mut state, &command, &mut effects),
+        Input::Tick => {}
+    }
+    plan::plan(&mut state, &mut effects);
+    (state, effects)
+}
+
+fn usb(state: &mut State, change: Change, effects: &mut Vec<Effect>) {
+    let before = state.devices.len();
+    match change {
+        Change::Snapshot(devices) => {
+            let there: BTreeSet<BusId> = devices.iter().map(|d| d.busid.clone()).collect();
+            state.devices.retain(|busid, _| there.contains(busid));
+            if state.devices.len() < before {
+                effects.push(Effect::Sweep);
+            }
+            for facts in devices {
+                present(state, facts);
+            }
+            state.scanned = true;
+        }
+        Change::Present(facts) => present(state, facts),
+        Change::Gone(busid) => {
+            if state.devices.remove(&busid).is_some() {
+                effects.push(Effect::Sweep);
+            }
+        }
+    }
+}
+
+fn present(state: &mut State, mut facts: UsbDevice) {
+    let now = state.now;
+    let device = match state.devices.get_mut(&facts.busid) {
+        Some(device) if device.facts.devid == facts.devid => device,
+        _ => {
+            state
+                .devices
+                .insert(facts.busid.clone(), Device::new(facts, now));
+            return;
+        }
+    };
+    device.read = now;
+    if facts.stub == device.facts.stub {
+        device.doubted = None;
+    } else if device.busy.is_some() {
+        // Read in the middle of it; its end is told.
+        facts.stub = device.facts.stub;
+    } else if device.doubted.is_some_and(|since| now >= since + NEWER) {
+        device.doubted = None;
+        device.changed = Some(now);
+    } else {
+        // Read before what we were told since, perhaps: look once more.
+        let since = *device.doubted.get_or_insert(now);
+        facts.stub = device.facts.stub;
+        device.facts = facts;
+        state.rescan_by(since + NEWER);
+        return;
+    }
+    device.facts = facts;
+}
+
+/// A bind, unbind or end of session is over; with success the device is `bound` and free, or not.
+fn act_done(
+    state: &mut State,
+    busid: &BusId,
+    devid: DevId,
+    result: Result<(), String>,
+    bound: bool,
+) {
+    let now = state.now;
+    let Some(device) = state
+        .devices
+        .get_mut(busid)
+        .filter(|d| d.facts.devid == devid)
+    else {
+        return;
+    };
+    device.busy = None;
+    device.changed = Some(now);
+    match result {
+        Ok(()) => {
+            device.failure = None;
+            device.doubted = None;
+            device.facts.stub = bound.then_some(StubStatus::Available);
+            device.facts.driver = Some(if bound { "usbip-host" } else { "usb" }.to_owned());
+        }
+        Err(message) => {
+            device.fail(now, message, None);
+            state.rescan_by(now);
+        }
+    }
+}
+
+fn usbipd(state: &mut State, event: usbipd::Event, effects: &mut Vec<Effect>) {
+    let now = state.now;
+    let (busid, devid, stub) = match event {
+        usbipd::Event::Imported { busid, devid, .. } => (busid, devid, StubStatus::Used),
+        usbipd::Event::HungUp { busid, devid } => (busid, devid, StubStatus::Available),
+        usbipd::Event::Refused { .. } => return,
+    };
+    if stub == StubStatus::Used && !state.listening() {
+        effects.push(Effect::Kick);
+    }
+    let Some(device) = state
+        .devices
+        .get_mut(&busid)
+        .filter(|d| d.facts.devid == devid)
+    else {
+        return;
+    };
+    device.facts.stub = Some(stub);
+    device.changed = Some(now);
+    device.doubted = None;
+    if stub == StubStatus::Available && device.busy.is_none() {
+        device.hold_off = now + HANG_UP_OR_UNPLUG;
+    }
+}
+
+fn vm(state: &mut State, event: vm::Event, effects: &mut Vec<Effect>) {
+    let now = state.now;
+    match event {
+        vm::Event::Paired(pairing) => {
+            if pairing != state.pairing {
+                state.addresses.clear();
+                state.vm_ports.clear();
+                state.free_ports = None;
+            }
+            state.session = if pairing.is_some() {
+                Session::Down(None)
+            } else {
+                Session::NotPaired
+            };
+            state.pairing = pairing;
+        }
+        vm::Event::Resolved(addresses) => state.addresses = addresses.into_iter().collect(),
+        vm::Event::Up { hello, address } => {
+            state.addresses.insert(address);
+            state.addresses.extend(hello.address);
+            state.vm_ports.clear();
+            state.session = Session::Up {
+                hello,
+                since: now,
+                listed: None,
+            };
+            state.status_at = Some(now);
+            state.rescan_by(now);
+            for device in state.devices.values_mut() {
+                device.hold_off = Duration::ZERO;
+                if let Some(failure) = &mut device.failure {
+                    failure.next_try = now;
+                }
+            }
+        }
+        vm::Event::Down(failure) => {
+            state.pending.clear();
+            state.session = Session::Down(Some(failure));
+            // What failed on the VM's side is now for the session's failure to explain.
+            for device in state.devices.values_mut().filter(|d| d.facts.is_bound()) {
+                device.failure = None;
+            }
+        }
+        vm::Event::Reply { request, answer } => replied(state, request, answer, effects),
+        vm::Event::Settled(attachment) => {
+            if let Some(port) = state
+                .vm_ports
+                .get_mut(&(attachment.busid.clone(), attachment.devid))
+            {
+                let timings = port.attachment.timings;
+                port.attachment = Attachment {
+                    timings,
+                    ..attachment
+                };
+            }
+        }
+    }
+}
+
+fn replied(state: &mut State, request: Request, answer: Answer, effects: &mut Vec<Effect>) {
+    let now = state.now;
+    let Some((_, asked)) = state.pending.remove(&request.to_string()) else {
+        return;
+    };
+    match (request, answer) {
+        (Request::Connect(..), Answer::Attached(attachment)) => {
+            attached(state, attachment, effects);
+        }
+        (Request::Connect(busid, devid), Answer::Error(failure)) => {
+            if let Some(device) = state
+                .devices
+                .get_mut(&busid)
+                .filter(|d| Some(d.facts.devid) == devid)
+            {
+                device.fail(now, failure.message, failure.remedy);
+            }
+            if failure.kind == line::FailureKind::Superseded {
+                state.rescan_by(now);
+            }
+            // It may have gone half-way.
+            state.ask_status_by(now + RECHECK);
+        }
+        (Request::Disconnect(busid, Some(devid)), Answer::Detached { .. }) => {
+            state.vm_ports.remove(&(busid.clone(), devid));
+            if let Some(device) = state.devices.get_mut(&busid) {
+                device.changed = Some(now);
+            }
+        }
+        (Request::Disconnect(busid, Some(devid)), _) => {
+            if let Some(port) = state.vm_ports.get_mut(&(busid, devid)) {
+                port.next_try = now + RECHECK;
+            }
+            state.ask_status_by(now + RECHECK);
+        }
+        (Request::Status, Answer::Status(status)) => listed(state, asked, status),
+        (Request::Status, _) => state.ask_status_by(now + RECHECK),
+        _ => {}
+    }
+}
+
+fn attached(state: &mut State, attachment: Attachment, effects: &mut Vec<Effect>) {
+    let now = state.now;
+    let key = (attachment.busid.clone(), attachment.devid);
+    let up_since = if let Session::Up { since, .. } = state.session {
+        since
+    } else {
+        now
+    };
+    if let Some(device) = state
+        .devices
+        .get_mut(&attachment.busid)
+        .filter(|d| d.facts.devid == attachment.devid)
+    {
+        device.failure = None;
+        device.changed = Some(now);
+        device.attached_at = Some(now);
+        if device.plug_to_tty.is_none() && device.since >= up_since {
+            device.plug_to_tty = now.checked_sub(device.since);
+        }
+        if !device.is_used() {
+            state.rescan_by(now + NEWER);
+        }
+    }
+    remember_tty(state, &attachment, effects);
+    state.vm_ports.insert(
+        key,
+        VmPort {
+            attachment,
+            seen: now,
+            next_try: Duration::ZERO,
+        },
+    );
+}
+
+fn remember_tty(state: &mut State, attachment: &Attachment, effects: &mut Vec<Effect>) {
+    let Some(device) = state.devices.get(&attachment.busid) else {
+        return;
+    };
+    let Some(tty) = attachment.ttys.first().map(|tty| tty.node.clone()) else {
+        return;
+    };
+    remember(state, &Identity::of(&device.facts), effects, |memory| {
+        memory.tty = Some(tty);
+    });
+}
+
+/// Change what is remembered of a device, and have it kept if that made a difference.
+fn remember(
+    state: &mut State,
+    identity: &Identity,
+    effects: &mut Vec<Effect>,
+    change: impl FnOnce(&mut Remembered),
+) {
+    let memory = state
+        .memory
+        .entry(identity.clone())
+        .or_insert_with(|| Remembered {
+            identity: identity.clone(),
+            tty: None,
+            held: false,
+        });
+    let before = memory.clone();
+    change(memory);
+    if *memory != before {
+        effects.push(Effect::Remember(memory.clone()));
+    }
+}
+
+fn listed(state: &mut State, asked: Duration, status: VmStatus) {
+    let now = state.now;
+    if let Session::Up { listed, .. } = &mut state.session {
+        *listed = Some(asked);
+    }
+    state.free_ports = Some((status.ports_free, status.ports_total));
+    // What we learned after asking is newer than the list.
+    state.vm_ports.retain(|(busid, devid), port| {
+        port.seen > asked
+            || status
+                .attachments
+                .iter()
+                .any(|a| a.busid == *busid && a.devid == *devid)
+    });
+    for attachment in status.attachments {
+        let key = (attachment.busid.clone(), attachment.devid);
+        if let Some(port) = state.vm_ports.get_mut(&key) {
+            let timings = port.attachment.timings;
+            port.attachment = Attachment {
+                timings,
+                ..attachment
+            };
+        } else {
+            let port = VmPort {
+                attachment,
+                seen: now,
+                next_try: Duration::ZERO,
+            };
+            state.vm_ports.insert(key, port);
+        }
+    }
+}
+
+fn obey(state: &mut State, command: &Command, effects: &mut Vec<Effect>) {
+    let held = matches!(command, Command::Detach(_));
+    let chosen: Vec<(BusId, Identity)> = state
+        .devices
+        .iter()
+        .filter(|(busid, device)| match command {
+            Command::AttachAll => device.facts.verdict.exports(),
+            Command::Attach(chosen) | Command::Detach(chosen) => *busid == chosen,
+        })
+        .map(|(busid, device)| (busid.clone(), Identity::of(&device.facts)))
+        .collect();
+    for (busid, identity) in chosen {
+        remember(state, &identity, effects, |memory| memory.held = held);
+        if let Some(device) = state.devices.get_mut(&busid) {
+            device.failure = None;
+            device.hold_off = Duration::ZERO;
+        }
+    }
+    state.ask_status_by(state.now);
+    state.rescan_by(state.now);
+}

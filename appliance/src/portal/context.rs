@@ -1,0 +1,35 @@
+//! What the portal needs of the appliance.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use crate::manager::{Command, View};
+
+/// What the portal needs of the appliance. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// What the manager knows.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Where people's wishes go.
+    pub commands: mpsc::Sender<Command>,
+    /// When the clock began to which the view's times refer.
+    pub started: Instant,
+    /// Whether the manager's loop answers.
+    pub alive: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Sentences about what is wrong with the appliance itself: settings, storage.
+    pub notices: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Host names under which the portal may be called, beside addresses, `localhost`, `usbip-pi`
+    /// and everything in `.local`.
+    pub names: Vec<String>,
+}
+
+impl Context {
+    /// The time on the view's clock, in milliseconds.
+    pub(super) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,36 @@
+//! The web portal on port 8080.
+//!
+//! | route | |
+//! |---|---|
+//! | `GET /` | the dashboard |
+//! | `POST /attach-all` | attach every device; leads back to the dashboard with the outcome |
+//! | `GET /events` | server-sent events: the dashboard's live part, then again after each change |
+//! | `GET /assets/NAME` | style sheet, script, icon |
+//! | `GET /healthz` | `ok` while the manager's loop answers, else 503 |
+//! | `GET /api/v1/status` | the manager's view as JSON |
+//!
+//! - [`context`]: what the portal needs of the appliance
+//! - [`server`]: listening, limits
+//! - [`routes`]: which handler answers what
+//! - [`guard`]: what every request must pass
+//! - [`page`]: the HTML
+//! - [`live`]: the events
+//! - [`action`]: what a person asks for
+//! - [`machine`]: what programs ask for
+//! - [`assets`]: the embedded files
+//! - [`mod@text`]: texts from devices and the VM, made fit to be shown
+
+mod action;
+mod assets;
+mod context;
+mod guard;
+mod live;
+mod machine;
+mod page;
+mod routes;
+mod server;
+mod text;
+
+pub use context::Context;
+pub use live::MOST_READERS;
+pub use server::{Portal, PortalError, serve};

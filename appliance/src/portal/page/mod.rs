@@ -1,0 +1,113 @@
+//! The HTML.
+//!
+//! - [`frame`]: what surrounds every page
+//! - [`session`]: the pairing and the session with the VM
+//! - [`device`]: one plugged-in device
+//!
+//! Everything in the live part has an id of its own down to the level at which the script replaces
+//! it, so that what did not change stays in place, with focus and selection.
+
+mod device;
+mod frame;
+mod session;
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use maud::{Markup, html};
+
+use super::{Context, action::Outcome, text::shown};
+use crate::manager::{View, view::DeviceState};
+
+/// `GET /`
+pub(super) async fn dashboard(request: HttpRequest, context: web::Data<Context>) -> HttpResponse {
+    let view = context.view.borrow().clone();
+    let outcome = Outcome::from_query(request.query_string());
+    let page = frame::frame(
+        "Devices",
+        &html! {
+            p #connection role="status" hidden {}
+            @if let Some(outcome) = outcome {
+                p.outcome.good[outcome.is_good()].bad[!outcome.is_good()] role="status" {
+                    (outcome.sentence())
+                }
+            }
+            p #news .unseen aria-live="polite" {}
+            (live_part(&context, &view))
+        },
+    );
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(page.into_string())
+}
+
+/// The part of the dashboard that the script keeps up to date.
+pub(super) fn live_part(context: &Context, view: &Arc<View>) -> Markup {
+    let now = context.now_ms();
+    let (skipped, offered): (Vec<_>, Vec<_>) = view
+        .devices
+        .iter()
+        .partition(|device| matches!(device.state, DeviceState::Skipped { .. }));
+    html! {
+        div #live data-events="/events" {
+            div #notices {
+                @for notice in (context.notices)() {
+                    p.notice { (shown(&notice)) }
+                }
+            }
+            (session::section(view))
+            section #devices aria-labelledby="devices-title" {
+                // The same in every picture, so that the button never changes under a finger.
+                div #devices-top .top {
+                    h2 #devices-title { "Serial devices" }
+                    form method="post" action="/attach-all" {
+                        button type="submit" title="Also those that are held back" { "Attach all" }
+                    }
+                }
+                ul #offered .devices {
+                    @for device in &offered {
+                        (device::item(device, now))
+                    }
+                    @if offered.is_empty() {
+                        li #none .empty {
+                            "No serial device is plugged in. Plug a USB serial board or adapter \
+                             into the Pi; it shows up here within a second."
+                        }
+                    }
+                }
+            }
+            section #others aria-labelledby="others-title" {
+                @if !skipped.is_empty() {
+                    h2 #others-title { "Left alone" }
+                    ul #skipped .devices {
+                        @for device in &skipped {
+                            (device::item(device, now))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A row in a list of facts.
+fn fact(name: &str, value: &Markup) -> Markup {
+    html! {
+        div { dt { (name) } dd { (value) } }
+    }
+}
+
+/// The answer where there is nothing.
+pub(super) fn not_found() -> HttpResponse {
+    let page = frame::frame(
+        "Not found",
+        &html! {
+            h2 { "There is nothing at this address" }
+            p { a href="/" { "Back to the devices" } }
+        },
+    );
+    HttpResponse::NotFound()
+        .content_type("text/html; charset=utf-8")
+        .body(page.into_string())
+}

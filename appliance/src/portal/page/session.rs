@@ -1,0 +1,88 @@
+//! The pairing and the session with the VM.
+
+use maud::{Markup, html};
+
+use super::{super::text::shown, fact};
+use crate::{
+    manager::{View, view::SessionView},
+    vm::{self, FailureKind},
+};
+
+/// The section about the VM.
+pub(super) fn section(view: &View) -> Markup {
+    let (colour, word) = match &view.session {
+        SessionView::NotPaired => ("grey", "Not paired"),
+        SessionView::Down { failure: None } => ("yellow", "Connecting"),
+        SessionView::Down {
+            failure: Some(failure),
+        } => ("red", heading(failure.kind)),
+        SessionView::Up { .. } => ("green", "Connected"),
+    };
+    html! {
+        section #session .card aria-labelledby="vm-title" {
+            div.top {
+                h2 #vm-title {
+                    "VM"
+                    @if let Some(pairing) = &view.pairing {
+                        span.vm { " " (shown(&pairing.user)) "@" (shown(&pairing.host)) }
+                    }
+                }
+                span.state.(colour) { (word) }
+            }
+            @match &view.session {
+                SessionView::NotPaired => (not_paired()),
+                SessionView::Down { failure: Some(failure) } => (down(failure)),
+                SessionView::Down { failure: None } | SessionView::Up { .. } => {},
+            }
+            dl.facts {
+                @if let SessionView::Up { hello } = &view.session {
+                    (fact("Host name", &html! { (shown(&hello.host_name)) }))
+                    (fact("vm-helper", &html! { (shown(&hello.version)) }))
+                }
+                @if let Some((free, total)) = view.vhci_ports {
+                    (fact("vhci ports", &html! { (free) " free of " (total) }))
+                }
+            }
+            @if let Some((0, _)) = view.vhci_ports {
+                p.why { "Every vhci port on the VM is taken: detach a device before another one can be attached." }
+            }
+        }
+    }
+}
+
+fn not_paired() -> Markup {
+    html! {
+        p.why { "No VM is paired, so devices have nowhere to go." }
+        p.remedy {
+            "Write two lines to " code { "/etc/usbip/vm.conf" } " on the Pi, "
+            code { "VM_HOST=" } " with the VM’s name or address and "
+            code { "VM_USER=" } " with the user there. It takes effect by itself."
+        }
+    }
+}
+
+fn down(failure: &vm::Failure) -> Markup {
+    html! {
+        p.why { (shown(&failure.message)) }
+        @if let Some(remedy) = &failure.remedy {
+            p.remedy { (shown(remedy)) }
+        }
+        p.quiet { "Tried again by itself, as often as needed." }
+    }
+}
+
+/// What it is about, in a few words.
+fn heading(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Config => "Pairing file is wrong",
+        FailureKind::Key => "Pi’s key is missing",
+        FailureKind::Name => "Name not found",
+        FailureKind::Unreachable => "VM unreachable",
+        FailureKind::HostKeyUnknown => "VM not confirmed",
+        FailureKind::HostKeyChanged => "Not the same VM",
+        FailureKind::Login => "Login refused",
+        FailureKind::Helper => "vm-helper missing",
+        FailureKind::Sudo => "sudo refused",
+        FailureKind::Lost => "Connection lost",
+    }
+}

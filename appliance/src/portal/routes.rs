@@ -1,0 +1,46 @@
+//! Which handler answers what.
+
+use actix_web::{
+    HttpResponse, Resource, guard,
+    http::header,
+    web::{self, ServiceConfig},
+};
+
+use super::{action, assets, live, machine, page};
+
+/// Largest body of a request, in bytes; the largest form has a few short fields.
+const LARGEST_BODY: usize = 4096;
+
+/// All routes.
+pub(super) fn configure(config: &mut ServiceConfig) {
+    config
+        .app_data(web::PayloadConfig::new(LARGEST_BODY))
+        .service(page_at("/").route(reading().to(page::dashboard)))
+        .service(form_at("/attach-all").route(web::post().to(action::attach_all)))
+        .service(page_at("/events").route(web::get().to(live::events)))
+        .service(page_at("/assets/{name}").route(reading().to(assets::get)))
+        .service(page_at("/healthz").route(reading().to(machine::healthz)))
+        .service(page_at("/api/v1/status").route(reading().to(machine::status)))
+        .default_service(web::to(async || page::not_found()));
+}
+
+fn reading() -> actix_web::Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// Something that can only be read.
+fn page_at(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(async || wrong_method("GET, HEAD")))
+}
+
+/// Something that changes something.
+fn form_at(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(async || wrong_method("POST")))
+}
+
+fn wrong_method(allowed: &'static str) -> HttpResponse {
+    HttpResponse::MethodNotAllowed()
+        .insert_header((header::ALLOW, allowed))
+        .content_type("text/plain; charset=utf-8")
+        .body(format!("This address takes {allowed} only.\n"))
+}

@@ -1,0 +1,371 @@
+//! The USB devices that are there, read from sysfs.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use protocol::{BusId, DevId, Speed};
+
+use super::{
+    descriptors,
+    device::{StubStatus, UsbDevice},
+    policy, usage,
+};
+
+/// Longest file read: `descriptors` may hold 255 configurations, of which 64 KiB say enough.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Speed of a root hub, in Mbit/s, from which on its bus is a USB 3 bus.
+const SUPER_SPEED: u32 = 5000;
+
+/// Why the devices could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SysfsError {
+    /// The list of devices.
+    #[error("failed to list USB devices in {path}")]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A sysfs tree. All methods block.
+#[derive(Debug, Clone)]
+pub struct Sysfs {
+    root: PathBuf,
+    mounts: PathBuf,
+}
+
+impl Sysfs {
+    /// `root` is `/sys`, or a tree like it.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            mounts: "/proc/self/mountinfo".into(),
+        }
+    }
+
+    /// Takes another file for the list of mounts, in the form of proc_pid_mountinfo(5).
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: impl Into<PathBuf>) -> Self {
+        self.mounts = mounts.into();
+        self
+    }
+
+    /// The directory with a link for each device and interface.
+    pub(super) fn devices(&self) -> PathBuf {
+        self.root.join("bus/usb/devices")
+    }
+
+    /// The directory of a driver for whole devices: `usb`, `usbip-host`.
+    pub(super) fn driver(&self, name: &str) -> PathBuf {
+        self.root.join("bus/usb/drivers").join(name)
+    }
+
+    /// All devices but the root hubs, by busid. One that vanishes meanwhile is left out.
+    pub fn snapshot(&self) -> Result<Vec<UsbDevice>, SysfsError> {
+        let path = self.devices();
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            // No USB controller yet: the directory comes with the first.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(SysfsError::List { path, source }),
+        };
+        let mounts = self.mounts();
+        let mut devices: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(|busid| self.read(&busid, &mounts))
+            .collect();
+        devices.sort_by(|a, b| a.busid.cmp(&b.busid));
+        Ok(devices)
+    }
+
+    /// One device, none when it is not there.
+    #[must_use]
+    pub fn device(&self, busid: &BusId) -> Option<UsbDevice> {
+        self.read(busid, &self.mounts())
+    }
+
+    /// `usbip_status` of a device, none when usbip-host does not have it.
+    #[must_use]
+    pub fn stub_status(&self, busid: &BusId) -> Option<StubStatus> {
+        stub_status(&self.devices().join(busid.as_str()))
+    }
+
+    /// Bus and device number, none when the device is not there.
+    #[must_use]
+    pub fn devid(&self, busid: &BusId) -> Option<DevId> {
+        devid(&self.devices().join(busid.as_str()))
+    }
+
+    fn mounts(&self) -> String {
+        let bytes = fs::read(&self.mounts).unwrap_or_else(|error| {
+            tracing::warn!(path = %self.mounts.display(), %error, "failed to read the mounts");
+            Vec::new()
+        });
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn read(&self, busid: &BusId, mounts: &str) -> Option<UsbDevice> {
+        // The link goes first when a device is removed, so what is read below is one device's.
+        let directory = fs::canonicalize(self.devices().join(busid.as_str())).ok()?;
+        let place = Place::of(&self.root, &directory, busid);
+        let vendor = hex(&directory, "idVendor")?;
+        let product = hex(&directory, "idProduct")?;
+        let configuration = text(&directory, "bConfigurationValue")
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0);
+        let described = descriptors::interfaces(&bytes(&directory, "descriptors")?);
+        let class = ["bDeviceClass", "bDeviceSubClass", "bDeviceProtocol"]
+            .map(|file| hex(&directory, file).and_then(|value| u8::try_from(value).ok()));
+        let [Some(class), Some(subclass), Some(class_protocol)] = class else {
+            return None;
+        };
+        let driver = fs::read_link(directory.join("driver"))
+            .ok()
+            .and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()));
+        let usage = usage::of_device(&directory, busid.as_str(), mounts);
+        let verdict = policy::verdict(&policy::Facts {
+            vendor,
+            product,
+            device_class: class,
+            interfaces: &described,
+            configuration,
+            usage: &usage,
+            on_vhci: place.on_vhci,
+        });
+        let interfaces = descriptors::of_configuration(&described, configuration);
+        Some(UsbDevice {
+            busid: busid.clone(),
+            devid: devid(&directory)?,
+            speed: Speed::from_sysfs(&text(&directory, "speed")?)?,
+            vendor,
+            product,
+            bcd_device: hex(&directory, "bcdDevice")?,
+            class: [class, subclass, class_protocol],
+            configuration,
+            configurations: number(&directory, "bNumConfigurations").unwrap_or(1),
+            interfaces: interfaces.into_iter().map(|i| i.class).collect(),
+            manufacturer: string(&directory, "manufacturer"),
+            product_name: string(&directory, "product"),
+            serial: string(&directory, "serial"),
+            port_path: place.port_path,
+            stub: (driver.as_deref() == Some("usbip-host"))
+                .then(|| stub_status(&directory))
+                .flatten(),
+            driver,
+            verdict,
+        })
+    }
+}
+
+/// Where a device is plugged in.
+struct Place {
+    port_path: String,
+    on_vhci: bool,
+}
+
+impl Place {
+    fn of(root: &Path, directory: &Path, busid: &BusId) -> Self {
+        // Both are real paths here, or the prefix would not be found in a tree behind a link.
+        let devices = fs::canonicalize(root.join("devices")).unwrap_or_default();
+        let below = directory.strip_prefix(&devices).unwrap_or(directory);
+        let names: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
+        let bus = busid.as_str().split('-').next().unwrap_or_default();
+        let root_hub = format!("usb{bus}");
+        let at = names.iter().position(|part| *part == root_hub);
+        let controller = names[..at.unwrap_or(0)].join("/");
+        // An xHCI controller has two root hubs, whose ports have the same numbers.
+        let speed: u32 = at
+            .map(|at| below.iter().take(at + 1).collect::<PathBuf>())
+            .and_then(|hub| number(&devices.join(hub), "speed"))
+            .unwrap_or(0);
+        let kind = if speed >= SUPER_SPEED { "usb3" } else { "usb" };
+        let ports = busid
+            .as_str()
+            .split_once('-')
+            .map_or("", |(_, ports)| ports);
+        Self {
+            port_path: format!("{controller}/{kind}:{ports}"),
+            on_vhci: names.iter().any(|part| part.starts_with("vhci_hcd")),
+        }
+    }
+}
+
+fn devid(directory: &Path) -> Option<DevId> {
+    Some(DevId::new(
+        number(directory, "busnum")?,
+        number(directory, "devnum")?,
+    ))
+}
+
+fn stub_status(directory: &Path) -> Option<StubStatus> {
+    match number(directory, "usbip_status")? {
+        1u8 => Some(StubStatus::Available),
+        2 => Some(StubStatus::Used),
+        3 => Some(StubStatus::Error),
+        _ => None,
+    }
+}
+
+fn bytes(directory: &Path, file: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(directory.join(file)).ok()?;
+    file.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn text(directory: &Path, file: &str) -> Option<String> {
+    let bytes = bytes(directory, file)?;
+    let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// A string descriptor; empty is none.
+fn string(directory: &Path, file: &str) -> Option<String> {
+    text(directory, file).filter(|text| !text.is_empty())
+}
+
+fn number<N: FromStr>(directory: &Path, file: &str) -> Option<N> {
+    text(directory, file)?.trim().parse().ok()
+}
+
+fn hex(directory: &Path, file: &str) -> Option<u16> {
+    u16::from_str_radix(text(directory, file)?.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        device::Verdict,
+        tree::{Tree, UsbDescription},
+    };
+    use super::*;
+
+    fn busid(text: &str) -> BusId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_device_has_its_facts() {
+        let tree = Tree::new();
+        tree.plug(
+            &UsbDescription::new("1-1.4", 0x10c4, 0xea60)
+                .interface([0xff, 0, 0])
+                .texts("Silicon Labs", "CP2102", "0001"),
+        );
+        let devices = tree.sysfs().snapshot().unwrap();
+        let [device] = &devices[..] else {
+            panic!("{devices:?}");
+        };
+        assert_eq!(device.busid, busid("1-1.4"));
+        assert_eq!(device.devid, DevId::new(1, 2));
+        assert_eq!(device.speed, Speed::Full);
+        assert_eq!((device.vendor, device.product), (0x10c4, 0xea60));
+        assert_eq!(device.bcd_device, 0x0100);
+        assert_eq!(device.interfaces, [[0xff, 0, 0]]);
+        assert_eq!(device.manufacturer.as_deref(), Some("Silicon Labs"));
+        assert_eq!(device.product_name.as_deref(), Some("CP2102"));
+        assert_eq!(device.serial.as_deref(), Some("0001"));
+        assert_eq!(device.driver.as_deref(), Some("usb"));
+        assert_eq!(device.stub, None);
+        assert_eq!(device.verdict, Verdict::Export("cp210x serial".to_owned()));
+        assert_eq!(
+            device.port_path,
+            "platform/scb/fd500000.pcie/pci0000:00/0000:00:00.0/0000:01:00.0/usb:1.4"
+        );
+        assert_eq!(tree.sysfs().device(&busid("1-1.4")).as_ref(), Some(device));
+        assert_eq!(tree.sysfs().device(&busid("1-1.3")), None);
+    }
+
+    #[test]
+    fn a_bound_device_keeps_its_verdict_and_interfaces() {
+        let tree = Tree::new();
+        tree.plug(
+            &UsbDescription::new("1-1", 0x303a, 0x1001)
+                .interface([2, 2, 0])
+                .interface([10, 0, 0])
+                .interface([0xff, 0xff, 1]),
+        );
+        tree.set_driver(&busid("1-1"), Some("usbip-host"));
+        let device = tree.sysfs().device(&busid("1-1")).unwrap();
+        assert_eq!(device.configuration, 0);
+        assert_eq!(device.interfaces.len(), 3);
+        assert_eq!(device.stub, Some(StubStatus::Available));
+        assert_eq!(device.verdict, Verdict::Export("cdc_acm serial".to_owned()));
+    }
+
+    #[test]
+    fn the_two_halves_of_one_controller_have_different_ports() {
+        let tree = Tree::new();
+        let sysfs = tree.sysfs();
+        for name in ["1-1", "2-1"] {
+            tree.plug(&UsbDescription::new(name, 0x10c4, 0xea60).interface([0xff, 0, 0]));
+        }
+        let paths: Vec<_> = sysfs.snapshot().unwrap();
+        assert!(paths[0].port_path.ends_with("/usb:1"));
+        assert!(paths[1].port_path.ends_with("/usb3:1"));
+    }
+
+    #[test]
+    fn hostile_and_half_removed_devices_do_no_harm() {
+        let tree = Tree::new();
+        for (name, file, content) in [
+            ("1-1", "manufacturer", &b"\xff\xfe\0<script>\x1b[2J\n"[..]),
+            ("1-2", "idVendor", b"zzzz\n"),
+            ("1-3", "speed", b""),
+            ("1-4", "descriptors", &vec![0; 100_000]),
+            ("1-5", "devnum", b"99999999999\n"),
+        ] {
+            tree.plug(&UsbDescription::new(name, 0x10c4, 0xea60).interface([0xff, 0, 0]));
+            tree.write(&busid(name), file, content);
+        }
+        tree.plug(&UsbDescription::new("1-6", 0x10c4, 0xea60));
+        tree.remove_file(&busid("1-6"), "idProduct");
+        let devices = tree.sysfs().snapshot().unwrap();
+        let seen: Vec<_> = devices.iter().map(|d| d.busid.as_str()).collect();
+        assert_eq!(seen, ["1-1", "1-4"]);
+        assert_eq!(
+            devices[0].manufacturer.as_deref(),
+            Some("\u{fffd}\u{fffd}\0<script>\x1b[2J")
+        );
+    }
+
+    #[test]
+    fn what_this_pi_uses_is_refused() {
+        let tree = Tree::new();
+        let nucleo = UsbDescription::new("1-1", 0x0483, 0x374b)
+            .interface([0xff, 0xff, 0xff])
+            .interface([8, 6, 0x50])
+            .interface([2, 2, 1])
+            .interface([10, 0, 0]);
+        tree.plug(&nucleo);
+        let verdict = || tree.sysfs().device(&busid("1-1")).unwrap().verdict;
+        assert_eq!(verdict(), Verdict::Export("cdc_acm serial".to_owned()));
+
+        let disk = "1-1:1.1/host0/target0:0:0/0:0:0:0/block/sda";
+        tree.write(&busid("1-1"), &format!("{disk}/dev"), b"8:0\n");
+        tree.write(&busid("1-1"), &format!("{disk}/sda1/dev"), b"8:1\n");
+        assert!(verdict().exports(), "the disk is there, but not mounted");
+        tree.set_mounts("30 1 8:1 / / ro - vfat /dev/root ro\n");
+        let reason = "it carries a mounted file system (sda1)".to_owned();
+        assert_eq!(verdict(), Verdict::Skip(reason));
+
+        tree.set_mounts("");
+        tree.write(&busid("1-1"), "1-1:1.0/net/eth1/mtu", b"1500\n");
+        let reason = "it is this Pi's network interface eth1".to_owned();
+        assert_eq!(verdict(), Verdict::Skip(reason));
+    }
+
+    #[test]
+    fn no_bus_at_all_is_no_error() {
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(Sysfs::new(empty.path()).snapshot().unwrap(), []);
+    }
+}

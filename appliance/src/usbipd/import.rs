@@ -1,0 +1,306 @@
+//! Deciding about a request and carrying it out.
+
+use std::{
+    error::Error,
+    io,
+    net::{IpAddr, TcpStream},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    BusId, DevId,
+    wire::{self, Status},
+};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Exporter, Exports, RefusedImport,
+    hangup::HangupWatch,
+    inherited::Inherited,
+    kernel::Kernel,
+    session::{Claim, Session, SessionFacts, Sessions},
+    socket,
+};
+use crate::usb::{StubStatus, UsbDevice};
+
+/// How long a duplicate import waits for the old connection to be disowned: two probes.
+const ASK_BEFORE_IMPORT: Duration = Duration::from_millis(1500);
+
+/// How long a device list waits for the same: one probe, since a live peer never disowns it and
+/// has to wait for this long.
+const ASK_BEFORE_LIST: Duration = Duration::from_millis(300);
+
+/// How long usbip-host may take to reset a device after its connection ended.
+const RELEASE: Duration = Duration::from_secs(4);
+
+/// Between two looks at `usbip_status` while a device is being released.
+const RELEASE_POLL: Duration = Duration::from_millis(10);
+
+/// Everything an import needs.
+pub(super) struct Importer {
+    pub(super) kernel: Kernel,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) inherited: Inherited,
+    pub(super) watch: Arc<HangupWatch>,
+}
+
+/// A session that has begun, and those whose place it took. Their ends must be reported first: to
+/// the manager, busid and devid name them all.
+pub(super) struct Begun {
+    pub(super) session: Arc<Session>,
+    pub(super) former: Option<Arc<Session>>,
+    pub(super) inherited: Option<DevId>,
+}
+
+/// A refusal: what the importer is told, and what people are.
+pub(super) struct Refusal {
+    pub(super) status: Status,
+    pub(super) reason: RefusedImport,
+}
+
+impl Refusal {
+    fn not_exported(busid: &BusId) -> Self {
+        Self {
+            status: Status::NoDevice,
+            reason: RefusedImport::NotExported(busid.clone()),
+        }
+    }
+
+    fn busy(busid: &BusId) -> Self {
+        Self {
+            status: Status::DeviceBusy,
+            reason: RefusedImport::Busy(busid.clone()),
+        }
+    }
+
+    fn broken(busid: &BusId) -> Self {
+        Self {
+            status: Status::DeviceError,
+            reason: RefusedImport::Kernel(
+                busid.clone(),
+                "the device failed to reset and must be bound again".to_owned(),
+            ),
+        }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
+    fn kernel(busid: &BusId, error: io::Error) -> Self {
+        Self {
+            status: Status::NotAvailable,
+            reason: RefusedImport::Kernel(busid.clone(), with_sources(&error)),
+        }
+    }
+}
+
+impl Importer {
+    /// The devices `peer` may import now. Devices that it has imported are left out, as the stock
+    /// server does, unless it turns out to have been restarted.
+    pub(super) async fn devlist(
+        &self,
+        exports: &Exports,
+        peer: IpAddr,
+    ) -> io::Result<Vec<wire::Device>> {
+        let mut asked = JoinSet::new();
+        for session in self.sessions.all() {
+            if session.facts.peer == peer {
+                let grace = exports.grace;
+                asked.spawn(async move { session.ends_when_asked(ASK_BEFORE_LIST, grace).await });
+            }
+        }
+        asked.join_all().await;
+        let devices = self.kernel.call(Exporter::devices).await?;
+        Ok(devices
+            .iter()
+            .filter(|device| exports.devices.contains(&device.busid) && self.importable(device))
+            .map(on_the_wire)
+            .collect())
+    }
+
+    /// Free, or about to be: an import waits for the release.
+    fn importable(&self, device: &UsbDevice) -> bool {
+        match device.stub {
+            Some(StubStatus::Available) => true,
+            Some(StubStatus::Used) => {
+                self.sessions
+                    .of(&device.busid)
+                    .is_none_or(|session| session.has_hung_up())
+                    && !self.inherited.holds(&device.busid, device.devid)
+            }
+            Some(StubStatus::Error) | None => false,
+        }
+    }
+
+    /// Make sure that the device is exported and free, as far as it may be freed.
+    pub(super) async fn prepare(
+        &self,
+        exports: &Exports,
+        busid: &BusId,
+    ) -> Result<(UsbDevice, Claim), Refusal> {
+        if !exports.devices.contains(busid) {
+            return Err(Refusal::not_exported(busid));
+        }
+        let claim = self
+            .sessions
+            .claim(busid)
+            .ok_or_else(|| Refusal::busy(busid))?;
+        let device = self.device(busid).await?;
+        match device.stub {
+            None => Err(Refusal::not_exported(busid)),
+            Some(StubStatus::Available) => Ok((device, claim)),
+            Some(StubStatus::Error) => Err(Refusal::broken(busid)),
+            Some(StubStatus::Used) => {
+                self.settle(exports, &device).await?;
+                Ok((self.device(busid).await?, claim))
+            }
+        }
+    }
+
+    async fn device(&self, busid: &BusId) -> Result<UsbDevice, Refusal> {
+        let asked = busid.clone();
+        self.kernel
+            .call(move |e| e.device(&asked))
+            .await
+            .map_err(|error| Refusal::kernel(busid, error))?
+            .ok_or_else(|| Refusal::not_exported(busid))
+    }
+
+    /// A device in use is asked for again: wait until it is free, if its connection is dead.
+    async fn settle(&self, exports: &Exports, device: &UsbDevice) -> Result<(), Refusal> {
+        let busid = &device.busid;
+        if self.inherited.holds(busid, device.devid) {
+            return Err(Refusal::busy(busid));
+        }
+        if let Some(session) = self.sessions.of(busid)
+            && !session
+                .ends_when_asked(ASK_BEFORE_IMPORT, exports.grace)
+                .await
+        {
+            return Err(Refusal::busy(busid));
+        }
+        timeout(RELEASE, self.released(busid))
+            .await
+            .unwrap_or_else(|_| Err(Refusal::busy(busid)))
+    }
+
+    /// Wait until the kernel is done with a session that hung up, so that what is reported is what
+    /// sysfs says; not for long, and not when another session has followed.
+    pub(super) async fn until_free(&self, session: &Arc<Session>) {
+        let free = async {
+            while self
+                .sessions
+                .of(&session.facts.busid)
+                .is_some_and(|now| Arc::ptr_eq(&now, session))
+            {
+                let busid = session.facts.busid.clone();
+                match self.kernel.call(move |e| e.stub_status(&busid)).await {
+                    Ok(Some(StubStatus::Used)) => sleep(RELEASE_POLL).await,
+                    _ => return,
+                }
+            }
+        };
+        // Whoever listens finds out by asking again.
+        let _ = timeout(RELEASE, free).await;
+    }
+
+    async fn released(&self, busid: &BusId) -> Result<(), Refusal> {
+        loop {
+            let asked = busid.clone();
+            let status = self.kernel.call(move |e| e.stub_status(&asked)).await;
+            match status.map_err(|error| Refusal::kernel(busid, error))? {
+                Some(StubStatus::Available) => return Ok(()),
+                Some(StubStatus::Used) => sleep(RELEASE_POLL).await,
+                Some(StubStatus::Error) => return Err(Refusal::broken(busid)),
+                None => return Err(Refusal::not_exported(busid)),
+            }
+        }
+    }
+
+    /// Hand the socket to the kernel and tell the importer; in this order, as the stock server does:
+    /// the importer is silent until it has the reply.
+    pub(super) async fn hand_over(
+        &self,
+        socket: TcpStream,
+        device: UsbDevice,
+        peer: IpAddr,
+        claim: Claim,
+        grace: Duration,
+    ) -> Result<Begun, Refusal> {
+        let busid = device.busid.clone();
+        let refused = |error| Refusal::kernel(&busid, error);
+        socket::prepare(&socket, grace).map_err(refused)?;
+        let socket = Arc::new(socket);
+        let facts = SessionFacts {
+            busid: busid.clone(),
+            devid: device.devid,
+            peer,
+            since: Instant::now(),
+        };
+        let session = Session::new(facts, Arc::clone(&socket), &self.watch).map_err(refused)?;
+        let _claim = self
+            .kernel
+            .hand_over(&busid, Arc::clone(&socket), claim)
+            .await
+            .map_err(refused)?;
+        match self.confirm(&socket, &device).await {
+            Ok(()) => {
+                let session = Arc::new(session);
+                Ok(Begun {
+                    former: self.sessions.insert(Arc::clone(&session)),
+                    inherited: self.inherited.take(&busid),
+                    session,
+                })
+            }
+            Err(error) => {
+                let ended = busid.clone();
+                if let Err(error) = self.kernel.call(move |e| e.end_session(&ended)).await {
+                    tracing::warn!(%busid, %error, "failed to end a session nobody knows of");
+                }
+                Err(refused(error))
+            }
+        }
+    }
+
+    /// The device may have been replugged since it was looked at; then the importer must not be told
+    /// the old devid.
+    async fn confirm(&self, socket: &TcpStream, device: &UsbDevice) -> io::Result<()> {
+        let busid = device.busid.clone();
+        let now = self.kernel.call(move |e| e.device(&busid)).await?;
+        if now.is_none_or(|now| now.devid != device.devid) {
+            return Err(io::Error::other("the device was replugged"));
+        }
+        let reply = wire::encode_import(Ok(&on_the_wire(device)));
+        socket::send_now(socket, &reply)
+    }
+}
+
+/// The message and those of its sources: what names the file and what the kernel answered.
+fn with_sources(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+fn on_the_wire(device: &UsbDevice) -> wire::Device {
+    wire::Device {
+        path: format!("/sys/bus/usb/devices/{}", device.busid),
+        busid: device.busid.clone(),
+        devid: device.devid,
+        speed: device.speed,
+        vendor: device.vendor,
+        product: device.product,
+        bcd_device: device.bcd_device,
+        class: device.class,
+        configuration: device.configuration,
+        configurations: device.configurations,
+        interfaces: device.interfaces.clone(),
+    }
+}

@@ -1,0 +1,73 @@
+//! Calls to the [`Exporter`], off the runtime and with a time limit.
+
+use std::{io, net::TcpStream, os::fd::AsFd, sync::Arc, time::Duration};
+
+use protocol::BusId;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+
+use super::{Exporter, session::Claim};
+
+/// sysfs answers in microseconds, unless the device's lock is held: a device's reset takes up to
+/// five seconds where the device does not answer.
+const LIMIT: Duration = Duration::from_secs(6);
+
+/// The devices, for asynchronous callers.
+#[derive(Clone)]
+pub(super) struct Kernel(pub(super) Arc<dyn Exporter>);
+
+impl Kernel {
+    /// Run one call.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Exporter) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let exporter = Arc::clone(&self.0);
+        let task = spawn_blocking(move || call(&*exporter));
+        timeout(LIMIT, task).await.map_or_else(timed_out, finished)
+    }
+
+    /// Hand a socket over. A hand-over that comes through after the time limit is undone, and the
+    /// device stays claimed until then.
+    pub(super) async fn hand_over(
+        &self,
+        busid: &BusId,
+        socket: Arc<TcpStream>,
+        claim: Claim,
+    ) -> io::Result<Claim> {
+        let (exporter, device) = (Arc::clone(&self.0), busid.clone());
+        let mut task = spawn_blocking(move || {
+            exporter.hand_over(&device, socket.as_fd())?;
+            Ok(claim)
+        });
+        match timeout(LIMIT, &mut task).await {
+            Ok(result) => finished(result),
+            Err(elapsed) => {
+                tokio::spawn(self.clone().undo(busid.clone(), task));
+                timed_out(elapsed)
+            }
+        }
+    }
+
+    async fn undo(self, busid: BusId, late: JoinHandle<io::Result<Claim>>) {
+        if let Ok(Ok(_claim)) = late.await {
+            let device = busid.clone();
+            if let Err(error) = self.call(move |e| e.end_session(&device)).await {
+                tracing::warn!(%busid, %error, "failed to end a session that began too late");
+            }
+        }
+    }
+}
+
+fn finished<T>(result: Result<io::Result<T>, tokio::task::JoinError>) -> io::Result<T> {
+    result.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn timed_out<T>(_: tokio::time::error::Elapsed) -> io::Result<T> {
+    Err(io::Error::new(
+        io::ErrorKind::TimedOut,
+        "the kernel did not answer in time",
+    ))
+}

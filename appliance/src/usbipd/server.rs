@@ -1,0 +1,272 @@
+//! The server: accepting connections, and the life of each.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use protocol::{
+    BusId,
+    wire::{self, Request},
+};
+use socket2::SockRef;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Event, Exporter, Exports, RefusedImport,
+    handle::Handle,
+    handshake,
+    hangup::HangupWatch,
+    import::{Begun, Importer, Refusal},
+    inherited::Inherited,
+    kernel::Kernel,
+    report::Reports,
+    slots::{Slot, Slots},
+    socket,
+};
+
+/// How long a peer may take to accept a device list.
+const REPLY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The pause after a failed accept, which is the lack of a file descriptor or of memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The USB/IP server.
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) importer: Importer,
+    pub(super) reports: Reports,
+    exports: watch::Receiver<Exports>,
+    slots: Arc<Slots>,
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to create the epoll that watches sessions")]
+pub struct ServerError(#[source] std::io::Error);
+
+impl Server {
+    /// A server that does not listen yet. Must be called on a tokio runtime.
+    ///
+    /// The begin and end of sessions wait for room in `events`; refusals are dropped and counted
+    /// when there is none.
+    pub fn new(
+        exporter: Arc<dyn Exporter>,
+        exports: watch::Receiver<Exports>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, ServerError> {
+        let importer = Importer {
+            kernel: Kernel(exporter),
+            sessions: Arc::default(),
+            inherited: Inherited::default(),
+            watch: Arc::new(HangupWatch::new().map_err(ServerError)?),
+        };
+        let shared = Arc::new(Shared {
+            importer,
+            reports: Reports::new(events),
+            exports,
+            slots: Arc::default(),
+        });
+        Ok(Self { shared })
+    }
+
+    /// The manager's way to the sessions.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// Serve until `shutdown` ends. Sessions run on in the kernel afterwards, and the next process
+    /// inherits them.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let shared = &self.shared;
+        let importer = &shared.importer;
+        if let Err(error) = importer.inherited.adopt(&importer.kernel).await {
+            tracing::warn!(%error, "failed to look for sessions of an earlier process");
+        }
+        tokio::select! {
+            () = shutdown => {}
+            () = accept(shared, &listener) => {}
+            () = inherited(shared) => {}
+            () = follow_grace(shared) => {}
+            error = importer.watch.run() => {
+                // The sessions are safe, but their ends would go unnoticed: the caller restarts us.
+                tracing::error!(%error, "failed to watch sessions");
+            }
+        }
+    }
+}
+
+async fn inherited(shared: &Shared) {
+    let importer = &shared.importer;
+    importer
+        .inherited
+        .run(&importer.kernel, &shared.reports)
+        .await;
+    std::future::pending::<()>().await;
+}
+
+async fn follow_grace(shared: &Shared) {
+    let mut exports = shared.exports.clone();
+    let mut grace = exports.borrow_and_update().grace;
+    while exports.changed().await.is_ok() {
+        let new = exports.borrow_and_update().grace;
+        if new != grace {
+            grace = new;
+            shared.importer.sessions.set_grace(grace);
+        }
+    }
+    // Nobody can change it any more.
+    std::future::pending::<()>().await;
+}
+
+async fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+    // Bounded: by the slots while in the handshake, by the number of devices after it.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, addr)) => {
+                    let peer = canonical(addr);
+                    if let Some(slot) = admit(shared, &stream, peer) {
+                        connections.spawn(connection(Arc::clone(shared), stream, peer, slot));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection's task failed");
+                }
+            }
+        }
+    }
+}
+
+fn canonical(addr: SocketAddr) -> IpAddr {
+    addr.ip().to_canonical()
+}
+
+/// Before a byte is read: is it the paired VM, and is there room?
+fn admit(shared: &Shared, stream: &TcpStream, peer: IpAddr) -> Option<Slot> {
+    let paired = {
+        let exports = shared.exports.borrow();
+        exports
+            .peers
+            .iter()
+            .any(|known| known.to_canonical() == peer)
+    };
+    let admitted = if paired {
+        shared.slots.take(peer).ok_or(RefusedImport::TooMany)
+    } else {
+        Err(RefusedImport::Stranger)
+    };
+    admitted
+        .inspect_err(|reason| {
+            // Reset: nothing of it shall stay in TIME_WAIT here. Without it, it is closed as usual.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            shared.reports.refused(peer, reason.clone());
+        })
+        .ok()
+}
+
+/// One connection, from its first byte to the end of the session that came of it.
+async fn connection(shared: Arc<Shared>, mut stream: TcpStream, peer: IpAddr, slot: Slot) {
+    match handshake::open(&mut stream).await {
+        Ok(Request::Devlist) => devlist(&shared, stream, peer).await,
+        Ok(Request::Import(busid)) => {
+            drop(slot);
+            match import(&shared, stream, busid, peer).await {
+                Ok(begun) => live(&shared, begun).await,
+                Err(reason) => shared.reports.refused(peer, reason),
+            }
+        }
+        Err(reason) => shared.reports.refused(peer, reason),
+    }
+}
+
+async fn devlist(shared: &Shared, mut stream: TcpStream, peer: IpAddr) {
+    let exports = shared.exports.borrow().clone();
+    match shared.importer.devlist(&exports, peer).await {
+        Ok(devices) => {
+            let reply = wire::encode_devlist(&devices);
+            let sent = timeout(REPLY_DEADLINE, stream.write_all(&reply)).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                tracing::debug!(%peer, "failed to send a device list");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "failed to list the devices"),
+    }
+}
+
+async fn import(
+    shared: &Shared,
+    stream: TcpStream,
+    busid: BusId,
+    peer: IpAddr,
+) -> Result<Begun, RefusedImport> {
+    let exports = shared.exports.borrow().clone();
+    let importer = &shared.importer;
+    let stream = stream
+        .into_std()
+        .map_err(|error| RefusedImport::Kernel(busid.clone(), error.to_string()))?;
+    let refused = stream.try_clone();
+    let result = match importer.prepare(&exports, &busid).await {
+        Ok((device, claim)) => {
+            importer
+                .hand_over(stream, device, peer, claim, exports.grace)
+                .await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    result.map_err(|Refusal { status, reason }| {
+        let reply = wire::encode_import(Err(status));
+        if let Err(error) = refused.and_then(|stream| socket::send_now(stream, &reply)) {
+            tracing::debug!(%peer, %error, "failed to send a refusal");
+        }
+        reason
+    })
+}
+
+async fn live(shared: &Shared, begun: Begun) {
+    let Begun {
+        session,
+        former,
+        inherited,
+    } = begun;
+    let facts = session.facts.clone();
+    let (busid, devid) = (facts.busid, facts.devid);
+    tracing::info!(%busid, %devid, peer = %facts.peer, "imported");
+    if let Some(former) = former {
+        former.reported().await;
+    }
+    if let Some(devid) = inherited {
+        let busid = busid.clone();
+        shared.reports.fact(Event::HungUp { busid, devid }).await;
+    }
+    let imported = Event::Imported {
+        busid: busid.clone(),
+        devid,
+        peer: facts.peer,
+    };
+    shared.reports.fact(imported).await;
+    session.hung_up().await;
+    tracing::info!(%busid, %devid, "hung up");
+    shared.importer.until_free(&session).await;
+    shared.reports.fact(Event::HungUp { busid, devid }).await;
+    session.set_reported();
+    shared.importer.sessions.remove(&session);
+}

@@ -1,0 +1,27 @@
+//! The paired VM: one kept SSH session with one `usb-event-handler` on it.
+//!
+//! - [`link`]: keeps the session, takes requests
+//! - [`event`]: what it reports
+//! - [`conf`]: the record of the pairing, vm.conf
+//! - [`key`]: the Pi's own key
+//! - [`public_key`]: a public key and its fingerprint
+//! - [`host_key`]: the VM's pinned host keys
+//!
+//! Inside: `session` opens one session, `master` holds the ssh process, `conversation` talks on it,
+//! `failure` tells apart why there is none.
+
+pub mod conf;
+mod conversation;
+pub mod event;
+mod failure;
+pub mod host_key;
+pub mod key;
+mod lines;
+pub mod link;
+mod master;
+pub mod public_key;
+mod session;
+
+pub use event::{Event, Failure, FailureKind, Pairing};
+pub use link::{Config, Link, LinkHandle};
+pub use public_key::PublicKey;

@@ -1,0 +1,206 @@
+//! The store on real files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use appliance::{
+    history::Store,
+    manager::{Identity, Remembered},
+};
+
+fn device(identity: &str, tty: Option<&str>, held: bool) -> Remembered {
+    Remembered {
+        identity: Identity::from(identity.to_owned()),
+        tty: tty.map(ToOwned::to_owned),
+        held,
+    }
+}
+
+async fn stored(path: &Path) -> Vec<Remembered> {
+    let store = Store::open(path).await;
+    let mut recalled = store.recall();
+    recalled.sort_by(|a, b| a.identity.cmp(&b.identity));
+    store.close().await;
+    recalled
+}
+
+async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !reached().await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waiting: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_remembered_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    let store = Store::open(&path).await;
+    assert_eq!((store.recall(), store.notices()), (vec![], vec![]));
+    store.remember(device("a", None, false));
+    store.remember(device("b", Some("/dev/ttyUSB0"), false));
+    store.remember(device("b", Some("/dev/ttyUSB1"), true));
+    store.close().await;
+
+    let store = Store::open(&path).await;
+    assert_eq!(store.recall().len(), 2);
+    store.remember(device("a", Some("/dev/ttyACM0"), false));
+    store.close().await;
+    assert_eq!(
+        stored(&path).await,
+        [
+            device("a", Some("/dev/ttyACM0"), false),
+            device("b", Some("/dev/ttyUSB1"), true)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_was_flushed_survives_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    let store = Store::open(&path).await;
+    for n in 0..50 {
+        store.remember(device(&format!("device {n:02}"), None, n % 2 == 0));
+        store.flush().await;
+        // What a killed process leaves behind: the files as they are now, the log not yet merged.
+        if n % 10 == 9 {
+            let left = dir.path().join(format!("left-{n}"));
+            fs::create_dir(&left).unwrap();
+            for name in ["history.db", "history.db-wal"] {
+                fs::copy(dir.path().join(name), left.join(name)).unwrap();
+            }
+            assert_eq!(stored(&left.join("history.db")).await.len(), n + 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_half_written_log_costs_only_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    let store = Store::open(&path).await;
+    store.remember(device("first", None, true));
+    store.flush().await;
+    let first = fs::metadata(dir.path().join("history.db-wal"))
+        .unwrap()
+        .len();
+    store.remember(device("second", None, true));
+    store.flush().await;
+    let left = dir.path().join("left.db");
+    fs::copy(&path, &left).unwrap();
+    let log = fs::read(dir.path().join("history.db-wal")).unwrap();
+    assert!(u64::try_from(log.len()).unwrap() > first);
+    let half = usize::try_from(first).unwrap() + 100;
+    fs::write(dir.path().join("left.db-wal"), &log[..half]).unwrap();
+    assert_eq!(stored(&left).await, [device("first", None, true)]);
+}
+
+fn aside(path: &Path, n: u32) -> PathBuf {
+    PathBuf::from(format!("{}.corrupt-{n}", path.display()))
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    for n in 1..=2 {
+        fs::write(&path, format!("no database at all, number {n}").repeat(200)).unwrap();
+        let store = Store::open(&path).await;
+        assert_eq!(store.recall(), []);
+        let [notice] = store.notices().try_into().unwrap();
+        assert!(notice.contains("was damaged"), "{notice}");
+        assert!(
+            notice.contains(&format!("history.db.corrupt-{n}")),
+            "{notice}"
+        );
+        store.remember(device("a", None, true));
+        store.close().await;
+        assert_eq!(stored(&path).await, [device("a", None, true)]);
+        let kept = fs::read_to_string(aside(&path, n)).unwrap();
+        assert!(kept.starts_with(&format!("no database at all, number {n}")));
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_damaged_pages_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    let store = Store::open(&path).await;
+    for n in 0..200 {
+        store.remember(device(&format!("device {n}"), Some("/dev/ttyUSB0"), true));
+    }
+    store.close().await;
+    let mut bytes = fs::read(&path).unwrap();
+    let length = bytes.len();
+    bytes[4096..length].fill(0xa5);
+    fs::write(&path, &bytes).unwrap();
+    let store = Store::open(&path).await;
+    assert!(store.notices()[0].contains("was damaged"));
+    store.remember(device("a", None, false));
+    store.close().await;
+    assert_eq!(stored(&path).await, [device("a", None, false)]);
+    assert_eq!(fs::read(aside(&path, 1)).unwrap().len(), length);
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_stored_everything_else_works() {
+    // Not even root can make a file here.
+    let store = Store::open(Path::new("/proc/history.db")).await;
+    assert_eq!(store.recall(), []);
+    let [notice] = store.notices().try_into().unwrap();
+    assert!(notice.starts_with("Nothing is stored at the moment (failed to open /proc/history.db"));
+    let begun = Instant::now();
+    for n in 0..5_000 {
+        store.remember(device(&format!("device {n}"), None, true));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn storing_begins_once_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data").join("history.db");
+    let store = Store::open(&path).await;
+    store.remember(device("a", None, true));
+    store.flush().await;
+    assert_eq!(store.notices().len(), 1);
+
+    fs::create_dir(dir.path().join("data")).unwrap();
+    store.remember(device("b", None, false));
+    until("the notice goes", async || store.notices().is_empty()).await;
+    store.close().await;
+    assert_eq!(
+        stored(&path).await,
+        [device("a", None, true), device("b", None, false)]
+    );
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    let store = Store::open(&path).await;
+    store.remember(device("a", None, true));
+    store.close().await;
+    let pool = sqlx::SqlitePool::connect(path.to_str().unwrap())
+        .await
+        .unwrap();
+    for change in [
+        "ALTER TABLE device ADD COLUMN colour TEXT",
+        "INSERT INTO _sqlx_migrations VALUES (9999, 'later', datetime(), 1, x'00', 1)",
+    ] {
+        sqlx::query(change).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+    let store = Store::open(&path).await;
+    assert_eq!(store.notices(), Vec::<String>::new());
+    store.remember(device("b", None, true));
+    store.close().await;
+    assert_eq!(stored(&path).await.len(), 2);
+}

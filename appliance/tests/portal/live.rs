@@ -1,0 +1,155 @@
+//! Server-sent events.
+
+use std::{sync::Arc, time::Duration};
+
+use appliance::{manager::View, portal::MOST_READERS};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use super::{
+    rig::{CEILING, Rig},
+    sample,
+};
+
+struct Reader {
+    stream: TcpStream,
+    unread: String,
+}
+
+impl Reader {
+    /// Ask for events; the status of the answer.
+    async fn open(rig: &Rig) -> (Self, u16) {
+        let mut stream = rig.connect().await;
+        let request = b"GET /events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let unread = String::new();
+        let mut reader = Self { stream, unread };
+        let head = reader.until("\r\n\r\n").await.unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (reader, status)
+    }
+
+    /// Everything up to this text; none when the connection ended.
+    async fn until(&mut self, end: &str) -> Option<String> {
+        loop {
+            if let Some(at) = self.unread.find(end) {
+                let rest = self.unread.split_off(at + end.len());
+                return Some(std::mem::replace(&mut self.unread, rest));
+            }
+            let mut chunk = vec![0; 16384];
+            let read = timeout(CEILING, self.stream.read(&mut chunk))
+                .await
+                .unwrap();
+            match read {
+                Ok(n @ 1..) => self.unread += &String::from_utf8_lossy(&chunk[..n]),
+                _ => return None,
+            }
+        }
+    }
+
+    /// The data of the next picture.
+    async fn picture(&mut self) -> Option<String> {
+        self.until("event: picture\ndata: ").await?;
+        self.until("\n\n").await
+    }
+}
+
+fn with_device(name: &str) -> Arc<View> {
+    let mut view = sample::connected();
+    view.devices.push(sample::device("1-1", name));
+    Arc::new(view)
+}
+
+#[tokio::test]
+async fn a_reader_gets_a_picture_and_then_the_changes() {
+    let rig = Rig::new(sample::connected());
+    let (mut reader, status) = Reader::open(&rig).await;
+    assert_eq!(status, 200);
+    let first = reader.picture().await.unwrap();
+    assert!(first.starts_with("<div id=\"live\"") && first.contains("No serial device"));
+
+    rig.view.send_replace(with_device("Board\n\nevent: fake"));
+    let second = reader.picture().await.unwrap();
+    assert!(second.contains("Board  event: fake"), "{second}");
+
+    rig.view.send_replace(Arc::new(sample::connected()));
+    assert!(reader.picture().await.unwrap().contains("No serial device"));
+}
+
+#[tokio::test]
+async fn many_changes_become_few_events_and_the_last_one_counts() {
+    let rig = Rig::new(sample::connected());
+    let (mut reader, _) = Reader::open(&rig).await;
+    let begun = Instant::now();
+    for n in 0..500 {
+        rig.view.send_replace(with_device(&format!("Board {n}.")));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut pictures: u128 = 0;
+    loop {
+        pictures += 1;
+        if reader.picture().await.unwrap().contains("Board 499.") {
+            break;
+        }
+    }
+    let most = begun.elapsed().as_millis() / 100 + 2;
+    assert!(pictures <= most, "{pictures} > {most}");
+}
+
+#[tokio::test]
+async fn a_reader_that_lags_gets_the_latest() {
+    let rig = Rig::new(sample::connected());
+    let (mut reader, _) = Reader::open(&rig).await;
+    // Large enough to fill every buffer on the way, while nobody reads.
+    let mut view = sample::connected();
+    for port in 1..=200 {
+        let device = sample::device(&format!("1-{port}"), &"W".repeat(126));
+        view.devices.push(device);
+    }
+    for _ in 0..30 {
+        rig.view.send_replace(Arc::new(view.clone()));
+        tokio::time::sleep(Duration::from_millis(110)).await;
+    }
+    rig.view.send_replace(with_device("The last one"));
+    let mut pictures = 0;
+    while !reader.picture().await.unwrap().contains("The last one") {
+        pictures += 1;
+        assert!(pictures <= 40);
+    }
+}
+
+#[tokio::test]
+async fn readers_beyond_the_limit_are_told_so_and_places_become_free() {
+    let rig = Rig::new(sample::connected());
+    let mut readers = Vec::new();
+    for _ in 0..MOST_READERS {
+        let (reader, status) = Reader::open(&rig).await;
+        assert_eq!(status, 200);
+        readers.push(reader);
+    }
+    assert_eq!(Reader::open(&rig).await.1, 503);
+    assert_eq!(rig.get("/").await.status, 200);
+
+    readers.pop();
+    let begun = Instant::now();
+    while Reader::open(&rig).await.1 != 200 {
+        assert!(begun.elapsed() < CEILING);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.view.send_replace(with_device("For everybody"));
+    for reader in &mut readers {
+        while !reader.picture().await.unwrap().contains("For everybody") {}
+    }
+}
+
+#[tokio::test]
+async fn events_end_with_the_manager() {
+    let rig = Rig::new(sample::connected());
+    let (mut reader, _) = Reader::open(&rig).await;
+    reader.picture().await.unwrap();
+    drop(rig.view);
+    assert_eq!(reader.picture().await, None);
+}

@@ -1,0 +1,10 @@
+//! The portal over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
+
+mod live;
+mod pages;
+mod refusals;
+mod rig;
+#[allow(dead_code, reason = "the example uses what these tests do not")]
+mod sample;

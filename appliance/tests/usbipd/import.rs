@@ -1,0 +1,166 @@
+//! Requests of the paired VM and their replies.
+
+use std::time::Duration;
+
+use appliance::{
+    usb::StubStatus,
+    usbipd::{BindError, RefusedImport, bind},
+};
+use protocol::wire::{Request, Status};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{
+    host::{Host, busid, device},
+    rig::{CEILING, Rig, VM, VM_TOO, busy, exports, hung_up, imported, refusal, request, to_end},
+};
+
+/// A CP2102 at 1-1 as `usbip_usb_device`, by the layout of the kernel's documentation.
+fn golden(name: &str, devnum: u8) -> Vec<u8> {
+    let mut bytes = format!("/sys/bus/usb/devices/{name}").into_bytes();
+    bytes.resize(256, 0);
+    bytes.extend(name.as_bytes());
+    bytes.resize(256 + 32, 0);
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, devnum, 0, 0, 0, 2]);
+    bytes.extend([0x10, 0xc4, 0xea, 0x60, 0x01, 0x00]);
+    bytes.extend([0, 0, 0, 1, 1, 1]);
+    bytes
+}
+
+#[tokio::test]
+async fn a_device_list_is_byte_exact_and_names_what_may_be_imported() {
+    let host = Host::new(&["1-1", "1-2", "1-3", "1-4", "1-5", "1-6"]);
+    host.set_status("1-3", Some(StubStatus::Error));
+    host.set_status("1-4", None);
+    let mut rig = Rig::with(host, exports(&["1-1", "1-2", "1-3", "1-4", "1-5"]), 64);
+    let (_session, _) = rig.import("1-5").await;
+    assert_eq!(rig.event().await, imported("1-5"));
+
+    let mut stream = rig.connect(VM_TOO).await;
+    stream.write_all(&Request::Devlist.encode()).await.unwrap();
+    let mut expected = vec![0x01, 0x11, 0x00, 0x05, 0, 0, 0, 0, 0, 0, 0, 2];
+    for (name, devnum) in [("1-1", 4), ("1-2", 5)] {
+        expected.extend(golden(name, devnum));
+        expected.extend([0xff, 0, 0, 0]);
+    }
+    assert_eq!(to_end(&mut stream).await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn an_import_is_byte_exact_and_the_rest_is_the_kernels() {
+    let mut rig = Rig::new(&["1-1"]);
+    let mut stream = rig.connect(VM).await;
+    // In one packet with the request: what the kernel would miss if it were read here.
+    let mut bytes = request("1-1");
+    bytes.extend(b"first URB");
+    stream.write_all(&bytes).await.unwrap();
+    let mut reply = vec![0; 8 + 312 + 9];
+    let read = timeout(CEILING, stream.read_exact(&mut reply));
+    read.await.unwrap().unwrap();
+    // The reply first, unless the kernel was faster with its answer.
+    let mut expected = vec![0x01, 0x11, 0x00, 0x03, 0, 0, 0, 0];
+    expected.extend(golden("1-1", 4));
+    let mut echo_first = b"first URB".to_vec();
+    echo_first.extend(&expected);
+    expected.extend(b"first URB");
+    assert!(reply == expected || reply == echo_first, "{reply:?}");
+    assert_eq!(rig.event().await, imported("1-1"));
+
+    let sessions = rig.handle.sessions();
+    assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions[0].busid, busid("1-1"));
+    assert_eq!(sessions[0].devid, device("1-1").devid);
+    drop(stream);
+    assert_eq!(rig.event().await, hung_up("1-1"));
+    assert!(rig.handle.sessions().is_empty());
+}
+
+#[tokio::test]
+async fn refusals_have_the_status_that_stock_importers_understand() {
+    let host = Host::new(&["1-1", "1-2", "1-3"]);
+    host.set_status("1-1", Some(StubStatus::Error));
+    host.set_status("1-2", None);
+    let mut rig = Rig::with(host, exports(&["1-1", "1-2", "1-9"]), 64);
+    assert_eq!(rig.refused("1-1").await, Status::DeviceError);
+    assert!(matches!(
+        rig.event().await,
+        appliance::usbipd::Event::Refused {
+            reason: RefusedImport::Kernel(..),
+            ..
+        }
+    ));
+    // Not bound, held back, not plugged in.
+    for name in ["1-2", "1-3", "1-9"] {
+        assert_eq!(rig.refused(name).await, Status::NoDevice);
+        let reason = RefusedImport::NotExported(busid(name));
+        assert_eq!(rig.event().await, refusal(VM, reason));
+    }
+}
+
+#[tokio::test]
+async fn of_two_imports_at_once_one_wins() {
+    let mut rig = Rig::new(&["1-1"]);
+    *rig.host.hand_over_takes.lock().unwrap() = Duration::from_millis(300);
+    let (mut one, mut two) = (rig.connect(VM).await, rig.connect(VM).await);
+    one.write_all(&request("1-1")).await.unwrap();
+    two.write_all(&request("1-1")).await.unwrap();
+    let (mut first, mut second) = ([0; 8], [0; 8]);
+    timeout(CEILING, one.read_exact(&mut first))
+        .await
+        .unwrap()
+        .unwrap();
+    timeout(CEILING, two.read_exact(&mut second))
+        .await
+        .unwrap()
+        .unwrap();
+    let mut statuses = [first[7], second[7]];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [Status::Ok as u8, Status::DeviceBusy as u8]);
+    assert_eq!(rig.event().await, refusal(VM, busy("1-1")));
+    assert_eq!(rig.event().await, imported("1-1"));
+}
+
+#[tokio::test]
+async fn a_device_replugged_at_the_hand_over_is_not_announced_under_its_old_devid() {
+    let mut rig = Rig::new(&["1-1"]);
+    *rig.host.replugs_at_hand_over.lock().unwrap() = true;
+    let mut stream = rig.connect(VM).await;
+    stream.write_all(&request("1-1")).await.unwrap();
+    // The kernel has shut the connection down, so there may be no reply; certainly no device.
+    let reply = to_end(&mut stream).await.unwrap_or_default();
+    assert!(reply.len() <= 8, "{reply:?}");
+    assert!(matches!(
+        rig.event().await,
+        appliance::usbipd::Event::Refused {
+            reason: RefusedImport::Kernel(..),
+            ..
+        }
+    ));
+    assert!(rig.handle.sessions().is_empty());
+}
+
+#[tokio::test]
+async fn ipv6_and_mapped_addresses_are_the_vm_too() {
+    let mut shared = exports(&["1-1"]);
+    shared.peers = ["::1", "::ffff:127.0.0.1"]
+        .map(|ip| ip.parse().unwrap())
+        .into();
+    let rig = Rig::with(Host::new(&["1-1"]), shared, 64);
+    for ip in ["::1", "127.0.0.1"] {
+        let addr = (ip, rig.addr.port());
+        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        stream.write_all(&Request::Devlist.encode()).await.unwrap();
+        assert_eq!(to_end(&mut stream).await.unwrap().len(), 12 + 312 + 4);
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let rig = Rig::new(&[]);
+    let addr = format!("[::]:{}", rig.addr.port()).parse().unwrap();
+    let error = bind(addr).unwrap_err();
+    assert!(matches!(error, BindError::Taken { .. }), "{error:?}");
+    assert!(error.to_string().contains("another program has the port"));
+}

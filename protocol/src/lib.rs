@@ -1,0 +1,14 @@
+//! What both ends of usbip-pi speak, without any I/O.
+//!
+//! - [`id`]: busid, devid and speed, the names of a device on the wire and in sysfs
+//! - [`wire`]: the USB/IP handshake on TCP port 3240
+//! - [`line`]: the words the Pi sends to `usb-event-handler` and the JSON lines it answers with
+
+pub mod id;
+pub mod line;
+pub mod wire;
+
+pub use id::{BusId, DevId, Speed};
+
+/// TCP port of USB/IP (IANA; `USBIP_PORT_STRING` in the kernel's tools/usb/usbip).
+pub const USBIP_PORT: u16 = 3240;

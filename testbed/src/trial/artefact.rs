@@ -1,0 +1,46 @@
+//! What the product's build left: the Pi's program and the VM's package.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::place;
+
+/// The Pi's program: `$TESTBED_APPLIANCE`, else `release/appliance` in cargo's target folder.
+pub fn appliance() -> Result<PathBuf, Error> {
+    let variable = "TESTBED_APPLIANCE";
+    let path = env::var_os(variable)
+        .map_or_else(|| place::target().join("release/appliance"), PathBuf::from);
+    existing("the appliance", path, variable)
+}
+
+/// The VM's package: `$TESTBED_HELPER`, else the newest in `packages` of cargo's target folder.
+pub fn helper() -> Result<PathBuf, Error> {
+    let variable = "TESTBED_HELPER";
+    let folder = place::target().join("packages");
+    let path = env::var_os(variable)
+        .map(PathBuf::from)
+        .or_else(|| newest(&folder))
+        .unwrap_or_else(|| folder.join("usbip-vm-helper_*.deb"));
+    existing("the VM's package", path, variable)
+}
+
+fn existing(what: &'static str, path: PathBuf, variable: &'static str) -> Result<PathBuf, Error> {
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::Missing {
+        what,
+        path: path.display().to_string(),
+        variable,
+    })
+}
+
+fn newest(folder: &Path) -> Option<PathBuf> {
+    let packages = fs::read_dir(folder).ok()?.flatten();
+    packages
+        .filter(|entry| entry.path().extension().is_some_and(|name| name == "deb"))
+        .max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok())
+        .map(|entry| entry.path())
+}

@@ -1,0 +1,432 @@
+//! Attaching and detaching: what the requests do.
+
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    BusId, DevId, USBIP_PORT,
+    line::{Attachment, Timings, Tty, VmStatus},
+    wire::Device,
+};
+
+use crate::{
+    config::PiConf,
+    device,
+    failure::Error,
+    import::{Imported, Server},
+    lock::Lock,
+    module, names,
+    record::Record,
+    root::Root,
+    vhci::{Attach, Port, PortState, Vhci, set_fast_enumeration},
+    wait,
+};
+
+/// How long enumeration may take: the kernel gives up after three tries of 5 s.
+const ENUMERATE_LIMIT: Duration = Duration::from_secs(20);
+/// How long the drivers may take after that; the first of its kind may have to be loaded.
+const TTY_LIMIT: Duration = Duration::from_secs(10);
+/// How long a second tty of the same device may take after its first: probes follow each other.
+const MORE_TTYS_LIMIT: Duration = Duration::from_secs(1);
+/// How long udev may take; by-id links are not worth more.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// This machine, with the Pi that it belongs to.
+#[derive(Debug, Clone)]
+pub struct Vm {
+    /// Its file system.
+    pub root: Root,
+    /// The Pi's USB/IP server.
+    pub server: Server,
+    /// How long a silent attachment is held.
+    pub grace: Duration,
+    /// Whether vhci's ports may enumerate fast.
+    pub fast_enumeration: bool,
+    /// The Pi's boot id, where a session has told it.
+    pub pi_boot_id: Option<String>,
+}
+
+/// An attach that the kernel has begun.
+#[derive(Debug)]
+pub struct Begun {
+    vhci: Vhci,
+    busid: BusId,
+    devid: DevId,
+    port: u32,
+    /// None when it had been attached before.
+    fresh: Option<Fresh>,
+}
+
+#[derive(Debug)]
+struct Fresh {
+    device: Device,
+    import: Duration,
+    attach: Duration,
+}
+
+impl Begun {
+    fn vanished(&self) -> Error {
+        Error::Vanished {
+            busid: self.busid.clone(),
+            port: self.port,
+        }
+    }
+}
+
+/// A port that carries one of our Pi's devices.
+#[derive(Debug, Clone)]
+struct Held {
+    port: Port,
+    /// From the kernel, or from the record while the kernel does not say.
+    devid: DevId,
+    record: Record,
+}
+
+impl Vm {
+    /// As pi.conf has it.
+    pub fn load(root: &Root) -> Result<Self, Error> {
+        Ok(Self::new(root, &PiConf::load(root)?))
+    }
+
+    /// With a Pi.
+    #[must_use]
+    pub fn new(root: &Root, conf: &PiConf) -> Self {
+        Self {
+            root: root.clone(),
+            server: Server::new(&conf.host, USBIP_PORT),
+            grace: conf.grace,
+            fast_enumeration: conf.fast_enumeration,
+            pi_boot_id: None,
+        }
+    }
+
+    /// Make everything ready that a connect would otherwise do on its way.
+    pub fn prepare(&self) -> Result<Vhci, Error> {
+        let vhci = module::vhci(&self.root)?;
+        if self.fast_enumeration {
+            set_fast_enumeration(&self.root);
+        }
+        Ok(vhci)
+    }
+
+    /// Attach a device and wait for its ttys. Attached already is a success.
+    pub fn connect(&self, busid: &BusId, asked: Option<DevId>) -> Result<Attachment, Error> {
+        self.finish(self.begin(busid, asked)?)
+    }
+
+    /// Import a device and give its socket to the kernel, unless that is done already.
+    pub fn begin(&self, busid: &BusId, asked: Option<DevId>) -> Result<Begun, Error> {
+        let start = Instant::now();
+        let vhci = match Vhci::open(&self.root) {
+            Some(vhci) => vhci,
+            None => self.prepare()?,
+        };
+        let _lock = Lock::device(&self.root, busid)?;
+        for held in self.held(&vhci)? {
+            if held.record.busid != *busid {
+                continue;
+            }
+            if asked.is_none_or(|asked| asked == held.devid) && !self.is_of_other_boot(&held) {
+                return Ok(Begun {
+                    vhci,
+                    busid: busid.clone(),
+                    devid: held.devid,
+                    port: held.port.number,
+                    fresh: None,
+                });
+            }
+            // An earlier generation: the Pi has ended it, or will with the import.
+            self.release(&vhci, &held)?;
+        }
+        let imported = self.server.open(self.grace)?.import(busid)?;
+        let device = imported.device.clone();
+        if let Some(asked) = asked.filter(|asked| *asked != device.devid) {
+            return Err(Error::Superseded {
+                busid: busid.clone(),
+                asked,
+                found: device.devid,
+            });
+        }
+        let import = start.elapsed();
+        let port = self.hand_over(&vhci, imported)?;
+        let attach = start.elapsed().saturating_sub(import);
+        Ok(Begun {
+            vhci,
+            busid: busid.clone(),
+            devid: device.devid,
+            port,
+            fresh: Some(Fresh {
+                device,
+                import,
+                attach,
+            }),
+        })
+    }
+
+    /// Give the socket to the kernel, on the lowest free port so that names stay the same.
+    fn hand_over(&self, vhci: &Vhci, imported: Imported) -> Result<u32, Error> {
+        let Imported {
+            device,
+            peer,
+            stream,
+        } = imported;
+        let _lock = Lock::ports(&self.root)?;
+        let record = Record {
+            busid: device.busid.clone(),
+            devid: Some(device.devid),
+            host: self.server.host.clone(),
+            address: Some(peer),
+            pi_boot_id: self.pi_boot_id.clone(),
+        };
+        let right_speed: Vec<Port> = vhci
+            .ports()?
+            .into_iter()
+            .filter(|port| port.is_super == device.speed.is_super())
+            .collect();
+        for port in right_speed.iter().filter(|p| p.state == PortState::Free) {
+            record.save(&self.root, port.number, self.server.port)?;
+            match vhci.attach(port.number, stream.as_fd(), device.devid, device.speed) {
+                Ok(Attach::Done) => return Ok(port.number),
+                // The stock tool knows no lock of ours and rewrites its own record.
+                Ok(Attach::PortBusy) => {}
+                Err(error) => {
+                    Record::remove(&self.root, port.number);
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::NoFreePort {
+            total: right_speed.len(),
+        })
+    }
+
+    /// Wait for enumeration and ttys.
+    pub fn finish(&self, begun: Begun) -> Result<Attachment, Error> {
+        let start = Instant::now();
+        let Some(local) = self.wait_for_device(&begun)? else {
+            begun.vhci.detach(begun.port, begun.devid)?;
+            Record::remove(&self.root, begun.port);
+            return Err(Error::NotEnumerated {
+                busid: begun.busid,
+                port: begun.port,
+                limit: ENUMERATE_LIMIT,
+            });
+        };
+        let enumerate = start.elapsed();
+        let ttys = self.wait_for_ttys(&begun, &local)?;
+        let tty = start.elapsed().saturating_sub(enumerate);
+        if let (Some(fresh), Some(first)) = (&begun.fresh, ttys.first()) {
+            // The name is for the next boot; without it this attachment is as good.
+            if let Err(error) = names::remember(&self.root, &fresh.device, &first.node) {
+                eprintln!("{}", error.sentence());
+            }
+        }
+        Ok(Attachment {
+            busid: begun.busid,
+            devid: begun.devid,
+            port: begun.port,
+            local_busid: Some(local),
+            ttys,
+            timings: begun.fresh.map(|fresh| Timings {
+                import_ms: milliseconds(fresh.import),
+                attach_ms: milliseconds(fresh.attach),
+                enumerate_ms: milliseconds(enumerate),
+                tty_ms: milliseconds(tty),
+            }),
+        })
+    }
+
+    fn wait_for_device(&self, begun: &Begun) -> Result<Option<BusId>, Error> {
+        wait::until(ENUMERATE_LIMIT, || {
+            let found = begun.vhci.port(begun.port)?;
+            match found.as_ref().map(|found| found.state) {
+                Some(PortState::Enumerating) => Ok(None),
+                Some(PortState::Used) => Ok(found
+                    .filter(|found| found.devid == begun.devid)
+                    .and_then(|found| found.local_busid)
+                    .filter(|local| device::exists(&self.root, local))),
+                _ => Err(begun.vanished()),
+            }
+        })
+    }
+
+    fn wait_for_ttys(&self, begun: &Begun, local: &BusId) -> Result<Vec<Tty>, Error> {
+        let mut first_seen = None;
+        let found = wait::until(TTY_LIMIT, || {
+            let lines = device::lines(&self.root, local);
+            let late = !lines.ttys.is_empty()
+                && first_seen.get_or_insert_with(Instant::now).elapsed() > MORE_TTYS_LIMIT;
+            if lines.complete || late {
+                return Ok(Some(lines.ttys));
+            }
+            let here = begun
+                .vhci
+                .port(begun.port)?
+                .is_some_and(|p| p.state == PortState::Enumerating || p.devid == begun.devid);
+            if here {
+                Ok(None)
+            } else {
+                Err(begun.vanished())
+            }
+        })?;
+        found.ok_or_else(|| Error::NoTty {
+            busid: begun.busid.clone(),
+            local: local.clone(),
+        })
+    }
+
+    /// Wait until udev is done with the ttys, and add their links. `since_usec` is the monotonic
+    /// time before the attach.
+    #[must_use]
+    pub fn settle(&self, mut attachment: Attachment, since_usec: u64) -> Attachment {
+        // What is not settled in time is told as it is.
+        let _ = wait::until(SETTLE_LIMIT, || {
+            Ok::<_, Error>(
+                attachment
+                    .ttys
+                    .iter()
+                    .all(|tty| device::is_settled(&self.root, tty, since_usec))
+                    .then_some(()),
+            )
+        });
+        device::add_links(&self.root, &mut attachment.ttys);
+        attachment.timings = None;
+        attachment
+    }
+
+    /// Detach a device; with a devid, only that generation. Returns whether there was anything.
+    pub fn disconnect(&self, busid: &BusId, asked: Option<DevId>) -> Result<bool, Error> {
+        let Some(vhci) = Vhci::open(&self.root) else {
+            return Ok(false);
+        };
+        let _lock = Lock::device(&self.root, busid)?;
+        let mut detached = false;
+        for held in self.held(&vhci)? {
+            if held.record.busid == *busid && asked.is_none_or(|asked| asked == held.devid) {
+                self.release(&vhci, &held)?;
+                detached = true;
+            }
+        }
+        Ok(detached)
+    }
+
+    /// End everything that belongs to another boot of the Pi than the session's, and write its id
+    /// into the records which have none.
+    pub fn clear_other_boots(&self) -> Result<Vec<BusId>, Error> {
+        let Some(vhci) = Vhci::open(&self.root) else {
+            return Ok(Vec::new());
+        };
+        let mut cleared = Vec::new();
+        for busid in self.attached()? {
+            let _lock = Lock::device(&self.root, &busid)?;
+            // Looked up again under the lock: it may have been replaced meanwhile.
+            for mut held in self.held(&vhci)? {
+                if held.record.busid != busid {
+                    continue;
+                }
+                if self.is_of_other_boot(&held) {
+                    self.release(&vhci, &held)?;
+                    cleared.push(busid.clone());
+                } else if held.record.pi_boot_id.is_none() {
+                    held.record.pi_boot_id.clone_from(&self.pi_boot_id);
+                    held.record.devid = Some(held.devid);
+                    held.record
+                        .save(&self.root, held.port.number, self.server.port)?;
+                }
+            }
+        }
+        Ok(cleared)
+    }
+
+    /// Devids repeat after a reboot of the Pi: the boot id tells.
+    fn is_of_other_boot(&self, held: &Held) -> bool {
+        matches!((&held.record.pi_boot_id, &self.pi_boot_id), (Some(a), Some(b)) if a != b)
+    }
+
+    fn release(&self, vhci: &Vhci, held: &Held) -> Result<(), Error> {
+        vhci.detach(held.port.number, held.devid)?;
+        Record::remove(&self.root, held.port.number);
+        Ok(())
+    }
+
+    /// The ports that carry devices of our Pi. Those of other hosts are not ours to see.
+    fn held(&self, vhci: &Vhci) -> Result<Vec<Held>, Error> {
+        let held = vhci.ports()?.into_iter().filter_map(|port| {
+            let known = match port.state {
+                PortState::Free => return None,
+                PortState::Used => Some(port.devid),
+                PortState::Enumerating | PortState::Error => None,
+            };
+            let record = Record::load(&self.root, port.number, known)?;
+            let ours = record.host == self.server.host
+                || record
+                    .address
+                    .is_some_and(|address| address.to_string() == self.server.host);
+            Some(Held {
+                devid: known.or(record.devid)?,
+                port,
+                record,
+            })
+            .filter(|_| ours)
+        });
+        Ok(held.collect())
+    }
+
+    /// The devices of our Pi that hold a port.
+    pub fn attached(&self) -> Result<Vec<BusId>, Error> {
+        let Some(vhci) = Vhci::open(&self.root) else {
+            return Ok(Vec::new());
+        };
+        Ok(self
+            .held(&vhci)?
+            .into_iter()
+            .map(|h| h.record.busid)
+            .collect())
+    }
+
+    /// Every device of our Pi, and how many ports are free.
+    pub fn status(&self) -> Result<VmStatus, Error> {
+        let vhci = module::vhci(&self.root)?;
+        let ports = vhci.ports()?;
+        let high_speed = || ports.iter().filter(|port| !port.is_super);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let attachments = self.held(&vhci)?.into_iter().map(|held| {
+            let local = held.port.local_busid;
+            let mut ttys = local
+                .as_ref()
+                .map(|local| device::lines(&self.root, local).ttys)
+                .unwrap_or_default();
+            device::add_links(&self.root, &mut ttys);
+            Attachment {
+                busid: held.record.busid,
+                devid: held.devid,
+                port: held.port.number,
+                local_busid: local,
+                ttys,
+                timings: None,
+            }
+        });
+        Ok(VmStatus {
+            boot_id: self.root.boot_id()?,
+            attachments: attachments.collect(),
+            ports_free: count(high_speed().filter(|p| p.state == PortState::Free).count()),
+            ports_total: count(high_speed().count()),
+        })
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    // Microseconds are exact enough and print short.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Now, by the clock that udev stamps its entries with.
+#[must_use]
+pub fn monotonic_usec() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // The clock counts from boot and is never negative.
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000
+        + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}

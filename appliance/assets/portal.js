@@ -1,11 +1,29 @@
-// Keeps the dashboard up to date. Without this script the page works by reloading.
+// Keeps pages up to date and copies commands. Without this script they work by reloading.
 "use strict";
 
 (() => {
+  document.documentElement.classList.add("scripted");
+
+  // The clipboard's own interface is for pages over TLS.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button.copy");
+    if (!button) return;
+    getSelection().selectAllChildren(button.parentElement.querySelector("code"));
+    button.textContent = document.execCommand("copy") ? "Copied" : "Press Ctrl+C";
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+
+  // A reload or a bookmark should not show an old outcome again.
+  const address = new URL(location.href);
+  if (address.searchParams.has("outcome")) {
+    address.searchParams.delete("outcome");
+    history.replaceState(null, "", address);
+  }
+
   const live = document.getElementById("live");
   const connection = document.getElementById("connection");
   const news = document.getElementById("news");
-  if (!live) return;
+  if (!live || !live.dataset.events) return;
 
   // The server sends something at least every 15 s.
   const SILENCE = 35000;
@@ -14,9 +32,6 @@
   let watchdog = 0;
   let retry = 0;
   let build = null;
-
-  // A reload or a bookmark should not show an old outcome again.
-  if (location.search) history.replaceState(null, "", location.pathname);
 
   function say(sentence) {
     connection.textContent = sentence;

@@ -9,7 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use appliance::{manager::view::DeviceState, portal, vm::FailureKind};
+use appliance::{
+    manager::view::DeviceState,
+    portal,
+    vm::{Config, FailureKind, Pairer},
+};
+use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
 use tokio::sync::{mpsc, watch};
 
 #[path = "../tests/portal/sample.rs"]
@@ -59,9 +64,20 @@ async fn main() -> Result<(), portal::PortalError> {
             }
         }
     });
+    let places = std::env::temp_dir().join("portal_sample");
+    let mut config = Config::new(PiHello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").into(),
+        boot_id: String::new(),
+        grace_seconds: DEFAULT_GRACE_SECONDS,
+    });
+    config.vm_conf = places.join("vm.conf");
+    config.ssh_dir = places.join("ssh");
+    config.control_dir = places.join("c");
     let context = portal::Context {
         view,
         commands,
+        pairer: Pairer::new(config, Arc::new(|| {})),
         started: tokio::time::Instant::now(),
         alive: Arc::new(|| true),
         notices: Arc::new(move || {

@@ -10,7 +10,7 @@ use appliance::{
     system::{ConfError, Settings, conf_file, settings},
     usb::{Monitor, Stub, Sysfs, ports},
     usbipd::{self, Exports, Server},
-    vm::{Config, Link},
+    vm::{Config, Link, Pairer},
     wiring::{Kernel, Pi},
 };
 use protocol::line::{PROTOCOL, PiHello};
@@ -75,7 +75,10 @@ async fn run() -> anyhow::Result<()> {
         boot_id: boot_id.trim().to_owned(),
         grace_seconds: first.grace_seconds,
     };
-    let (link, vm) = Link::spawn(Config::new(hello));
+    let vm_config = Config::new(hello);
+    let (link, vm) = Link::spawn(vm_config.clone());
+    let kick = link.clone();
+    let pairer = Pairer::new(vm_config, Arc::new(move || kick.kick()));
 
     let (graces, grace) = watch::channel(grace);
     let parts = (Pi { stub, monitor }, sessions, link.clone(), store.clone());
@@ -92,6 +95,7 @@ async fn run() -> anyhow::Result<()> {
     let context = portal::Context {
         view: handle.view,
         commands: handle.commands,
+        pairer,
         started: watched.started(),
         alive: Arc::new(move || watched.is_alive()),
         notices: Arc::new(move || {

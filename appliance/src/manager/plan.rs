@@ -56,12 +56,15 @@ fn on_the_pi(state: &mut State, busid: &BusId, effects: &mut Vec<Effect>) {
     }
 }
 
-/// Whether an imported device's session is disproved by the VM's list, or unwanted while the VM
-/// cannot be told so.
+/// Whether an imported device's session is disproved by the VM's list, belongs to a VM that is no
+/// longer paired, or is unwanted while the VM cannot be told so.
 fn is_stale(state: &mut State, busid: &BusId, devid: DevId) -> bool {
     let Some(device) = state.devices.get(busid) else {
         return false;
     };
+    if state.unpaired || device.abandoned {
+        return true;
+    }
     let held = state.is_held(&device.facts);
     if !state.listening() {
         return held;
@@ -298,6 +301,35 @@ mod tests {
             .map(|(at, busid)| (*at, busid.as_str()))
             .collect();
         assert_eq!(order, [(1600, "1-3"), (6100, "1-1"), (12_100, "1-4")]);
+    }
+
+    #[test]
+    fn another_vm_gets_what_the_one_before_had() {
+        let mut used = device("1-1", 2);
+        used.stub = Some(StubStatus::Used);
+        let ended = |pairing: Option<(&str, &str)>| {
+            let pairing = pairing.map(|(host, user)| Pairing {
+                host: host.into(),
+                user: user.into(),
+            });
+            let mut state = State::new(Duration::from_secs(30));
+            let mut inputs = paired(std::slice::from_ref(&used), &[""]);
+            inputs.truncate(4);
+            inputs.push(Input::Vm(Event::Paired(pairing)));
+            let mut orders = Vec::new();
+            for (millis, input) in (0..).zip(inputs) {
+                let effects;
+                (state, effects) = step(state, Duration::from_millis(millis), input);
+                orders.extend(effects);
+            }
+            let end = Effect::EndSession(used.busid.clone(), used.devid);
+            (orders.contains(&end), state.exports().peers.len())
+        };
+        assert_eq!(ended(Some(("vm", "dev"))), (false, 1));
+        // Another user there, or the same VM by another way.
+        assert!(!ended(Some(("vm", "me"))).0);
+        assert_eq!(ended(Some(("other", "dev"))), (true, 0));
+        assert_eq!(ended(None), (true, 0));
     }
 
     #[test]

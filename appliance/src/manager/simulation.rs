@@ -44,6 +44,10 @@ enum Act {
     ForeignDetach(u8),
     Detach(u8),
     AttachAll,
+    /// A person ends the pairing, and makes it again later.
+    PairingEnds {
+        ms: u64,
+    },
 }
 
 fn acts() -> impl Strategy<Value = Vec<(Act, u64)>> {
@@ -62,6 +66,7 @@ fn acts() -> impl Strategy<Value = Vec<(Act, u64)>> {
         1 => port().prop_map(Act::ForeignDetach),
         1 => port().prop_map(Act::Detach),
         1 => Just(Act::AttachAll),
+        1 => (0u64..8_000).prop_map(|ms| Act::PairingEnds { ms }),
     ];
     // Mostly close together, so that things overlap; now and then a pause.
     let gap = prop_oneof![4 => 0u64..400, 2 => 400u64..5_000, 1 => 5_000u64..40_000];
@@ -95,6 +100,7 @@ enum Event {
     SessionUp,
     SessionDown,
     BootAttach,
+    PairingBegins,
     CutEnds {
         beyond_grace: bool,
     },
@@ -115,6 +121,8 @@ struct World {
     /// When each connection was made.
     births: BTreeMap<Conn, u64>,
     vm_boot: u32,
+    /// None when there is a pairing; else since when there is none, or this process runs.
+    unpaired: Option<u64>,
     session: bool,
     cut: bool,
     lose_reply: bool,
@@ -153,6 +161,7 @@ impl World {
             vm_ports: Vec::new(),
             births: BTreeMap::new(),
             vm_boot: 1,
+            unpaired: None,
             session: false,
             cut: false,
             lose_reply: false,
@@ -205,14 +214,24 @@ impl World {
         self.fifo = [self.now; 3];
         let memory = self.memory.values().cloned().collect();
         self.input(Input::Recalled(memory));
+        let snapshot = self.snapshot();
+        self.tell_usb(snapshot);
+        if let Some(since) = &mut self.unpaired {
+            *since = self.now;
+            self.tell_vm(vm::Event::Paired(None));
+        } else {
+            self.follow_vm();
+        }
+    }
+
+    /// The link reads the record of the pairing.
+    fn follow_vm(&mut self) {
         let pairing = vm::Pairing {
             host: "vm".into(),
             user: "dev".into(),
         };
         self.tell_vm(vm::Event::Paired(Some(pairing)));
         self.tell_vm(vm::Event::Resolved(vec!["10.9.0.2".parse().unwrap()]));
-        let snapshot = self.snapshot();
-        self.tell_usb(snapshot);
         let delay = self.random(100..3_000);
         self.at(delay, Event::SessionUp);
     }
@@ -307,7 +326,22 @@ impl World {
         self.tell_usb(Change::Present(facts));
     }
 
+    fn pairing_begins(&mut self) {
+        let Some(since) = self.unpaired.take() else {
+            return;
+        };
+        // What was handed over while the end of the pairing was on its way is ended as well.
+        if self.now > since + 1_000 && self.plugged.values().any(|p| p.conn.is_some()) {
+            self.wrongs
+                .push(format!("{} attached without a pairing", self.now));
+        }
+        self.follow_vm();
+    }
+
     fn drop_session(&mut self, after: u64, back: u64) {
+        if self.unpaired.is_some() {
+            return;
+        }
         self.session = false;
         self.epochs.session += 1;
         self.at(after, Event::SessionDown);
@@ -371,6 +405,16 @@ impl World {
             }
             Act::Detach(port) => self.input(Input::Command(Command::Detach(busid(*port)))),
             Act::AttachAll => self.input(Input::Command(Command::AttachAll)),
+            Act::PairingEnds { ms } => {
+                if self.unpaired.is_none() {
+                    self.unpaired = Some(self.now);
+                    self.session = false;
+                    self.epochs.session += 1;
+                    self.tell_vm(vm::Event::Down(lost()));
+                    self.tell_vm(vm::Event::Paired(None));
+                    self.at(*ms, Event::PairingBegins);
+                }
+            }
         }
     }
 
@@ -434,13 +478,9 @@ impl World {
             Event::Carry(effect) if this_process => self.carry(effect),
             Event::SessionUp if epochs.session == self.epochs.session => self.session_up(),
             Event::SessionDown if epochs == self.epochs => {
-                let failure = vm::Failure {
-                    kind: vm::FailureKind::Lost,
-                    message: "the VM does not answer".into(),
-                    remedy: None,
-                };
-                self.input(Input::Vm(vm::Event::Down(failure)));
+                self.input(Input::Vm(vm::Event::Down(lost())));
             }
+            Event::PairingBegins => self.pairing_begins(),
             Event::VmAttach(attached, request) => self.vm_attached(&attached, request, epochs),
             Event::BootAttach => {
                 for busid in self.state.exports().devices {
@@ -503,7 +543,7 @@ impl World {
         // An import that has just replaced another may be taken for it; nobody has used it yet.
         let conn = self.plugged.get(busid).and_then(|p| p.conn);
         let young = conn.is_some_and(|conn| self.births[&conn] + 250 > self.now);
-        if self.works(busid, devid) && !held && !young {
+        if self.works(busid, devid) && !held && !young && !self.state.unpaired {
             self.wrongs.push(format!(
                 "{} {what} of {busid} {devid}, which works",
                 self.now
@@ -635,7 +675,8 @@ impl World {
         {
             self.pi_hangs_up(busid);
         }
-        let exported = self.state.exports().devices.contains(busid);
+        let exports = self.state.exports();
+        let exported = exports.devices.contains(busid) && !exports.peers.is_empty();
         let free = self
             .plugged
             .get_mut(busid)
@@ -700,6 +741,14 @@ impl World {
         };
         let delay = self.random(100..400);
         self.reply(request, answer, delay);
+    }
+}
+
+fn lost() -> vm::Failure {
+    vm::Failure {
+        kind: vm::FailureKind::Lost,
+        message: "the VM does not answer".into(),
+        remedy: None,
     }
 }
 

@@ -44,6 +44,8 @@ pub struct State {
     pub(super) now: Duration,
     pub(super) grace: Duration,
     pub(super) pairing: Option<Pairing>,
+    /// There is no vm.conf. Not the same as having no pairing, which is so also before it was read.
+    pub(super) unpaired: bool,
     pub(super) addresses: HashSet<IpAddr>,
     pub(super) session: Session,
     pub(super) devices: BTreeMap<BusId, Device>,
@@ -95,6 +97,8 @@ pub struct Device {
     pub(super) hold_off: Duration,
     /// Since when sysfs contradicts what we were told; believed when it still does a moment later.
     pub(super) doubted: Option<Duration>,
+    /// Imported by a VM that is no longer the paired one.
+    pub(super) abandoned: bool,
     pub(super) failure: Option<Failure>,
     /// From first seen to tty, for the attach made in this generation.
     pub(super) plug_to_tty: Option<Duration>,
@@ -256,6 +260,7 @@ impl Device {
             read: now,
             hold_off: Duration::ZERO,
             doubted: None,
+            abandoned: false,
             failure: None,
             plug_to_tty: None,
             attached_at: None,

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     usb::{Change, StubStatus, UsbDevice},
-    usbipd, vm,
+    usbipd,
+    vm::{self, Pairing},
 };
 
 /// What is known after `input`, and what is to be done about it. `now` is the time since the start
@@ -120,6 +121,7 @@ fn act_done(
         Ok(()) => {
             device.failure = None;
             device.doubted = None;
+            device.abandoned = false;
             device.facts.stub = bound.then_some(StubStatus::Available);
             device.facts.driver = Some(if bound { "usbip-host" } else { "usb" }.to_owned());
         }
@@ -150,6 +152,7 @@ fn usbipd(state: &mut State, event: usbipd::Event, effects: &mut Vec<Effect>) {
     device.facts.stub = Some(stub);
     device.changed = Some(now);
     device.doubted = None;
+    device.abandoned = false;
     if stub == StubStatus::Available && device.busy.is_none() {
         device.hold_off = now + HANG_UP_OR_UNPLUG;
     }
@@ -160,6 +163,13 @@ fn vm(state: &mut State, event: vm::Event, effects: &mut Vec<Effect>) {
     match event {
         vm::Event::Paired(pairing) => {
             if pairing != state.pairing {
+                // Another user of the same VM keeps what the VM has.
+                let other = |old: &Pairing| pairing.as_ref().is_none_or(|new| new.host != old.host);
+                if state.pairing.as_ref().is_some_and(other) {
+                    for device in state.devices.values_mut() {
+                        device.abandoned = device.is_used();
+                    }
+                }
                 state.addresses.clear();
                 state.vm_ports.clear();
                 state.free_ports = None;
@@ -169,6 +179,7 @@ fn vm(state: &mut State, event: vm::Event, effects: &mut Vec<Effect>) {
             } else {
                 Session::NotPaired
             };
+            state.unpaired = pairing.is_none();
             state.pairing = pairing;
         }
         vm::Event::Resolved(addresses) => state.addresses = addresses.into_iter().collect(),

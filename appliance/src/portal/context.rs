@@ -7,7 +7,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::manager::{Command, View};
+use crate::{
+    manager::{Command, View},
+    vm::Pairer,
+};
 
 /// What the portal needs of the appliance. Cheap to clone.
 #[derive(Clone)]
@@ -16,6 +19,8 @@ pub struct Context {
     pub view: watch::Receiver<Arc<View>>,
     /// Where people's wishes go.
     pub commands: mpsc::Sender<Command>,
+    /// Makes and ends the pairing.
+    pub pairer: Pairer,
     /// When the clock began to which the view's times refer.
     pub started: Instant,
     /// Whether the manager's loop answers.

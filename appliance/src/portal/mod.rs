@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `GET /` | the dashboard |
 //! | `POST /attach-all` | attach every device; leads back to the dashboard with the outcome |
+//! | `GET /vm` | who is paired; pairing, `?host=HOST&user=USER` fills the form |
+//! | `POST /vm/pair` | pair |
+//! | `GET, POST /vm/disconnect` | end the pairing, after a question |
 //! | `GET /events` | server-sent events: the dashboard's live part, then again after each change |
 //! | `GET /assets/NAME` | style sheet, script, icon |
 //! | `GET /healthz` | `ok` while the manager's loop answers, else 503 |
@@ -16,6 +19,7 @@
 //! - [`page`]: the HTML
 //! - [`live`]: the events
 //! - [`action`]: what a person asks for
+//! - [`pairing`]: what a person does about the pairing
 //! - [`machine`]: what programs ask for
 //! - [`assets`]: the embedded files
 //! - [`mod@text`]: texts from devices and the VM, made fit to be shown
@@ -27,6 +31,7 @@ mod guard;
 mod live;
 mod machine;
 mod page;
+mod pairing;
 mod routes;
 mod server;
 mod text;

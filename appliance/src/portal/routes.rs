@@ -6,7 +6,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
-use super::{action, assets, live, machine, page};
+use super::{action, assets, live, machine, page, pairing};
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.
 const LARGEST_BODY: usize = 4096;
@@ -15,8 +15,16 @@ const LARGEST_BODY: usize = 4096;
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
         .app_data(web::PayloadConfig::new(LARGEST_BODY))
+        .app_data(web::FormConfig::default().limit(LARGEST_BODY))
         .service(page_at("/").route(reading().to(page::dashboard)))
         .service(form_at("/attach-all").route(web::post().to(action::attach_all)))
+        .service(page_at("/vm").route(reading().to(pairing::show)))
+        .service(form_at("/vm/pair").route(web::post().to(pairing::pair)))
+        .service(
+            page_at("/vm/disconnect")
+                .route(reading().to(pairing::ask_to_part))
+                .route(web::post().to(pairing::part)),
+        )
         .service(page_at("/events").route(web::get().to(live::events)))
         .service(page_at("/assets/{name}").route(reading().to(assets::get)))
         .service(page_at("/healthz").route(reading().to(machine::healthz)))

@@ -54,8 +54,7 @@ pub fn read(path: &Path) -> Result<Option<Pairing>, ConfError> {
 
 /// Writes the record; lines that are not its own stay. Blocks for as long as the disk takes.
 pub fn write(path: &Path, pairing: &Pairing) -> Result<(), ConfError> {
-    check_host(&pairing.host).map_err(ConfError::Value)?;
-    check_user(&pairing.user).map_err(ConfError::Value)?;
+    check(pairing)?;
     let before = conf_file::read(path)?.unwrap_or_default();
     let values = [
         ("VM_HOST", pairing.host.as_str()),
@@ -75,6 +74,12 @@ fn write_failed(path: &Path, source: std::io::Error) -> ConfError {
         path: path.to_owned(),
         source,
     }
+}
+
+/// Whether a pairing can be written.
+pub fn check(pairing: &Pairing) -> Result<(), ConfError> {
+    check_host(&pairing.host).map_err(ConfError::Value)?;
+    check_user(&pairing.user).map_err(ConfError::Value)
 }
 
 /// Whether a text can be a VM_HOST: a name or an address that no program takes for an option.

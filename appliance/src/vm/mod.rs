@@ -6,6 +6,7 @@
 //! - [`key`]: the Pi's own key
 //! - [`public_key`]: a public key and its fingerprint
 //! - [`host_key`]: the VM's pinned host keys
+//! - [`pairing`]: makes and ends the pairing
 //!
 //! Inside: `session` opens one session, `master` holds the ssh process, `conversation` talks on it,
 //! `failure` tells apart why there is none.
@@ -19,9 +20,11 @@ pub mod key;
 mod lines;
 pub mod link;
 mod master;
+pub mod pairing;
 pub mod public_key;
 mod session;
 
 pub use event::{Event, Failure, FailureKind, Pairing};
 pub use link::{Config, Link, LinkHandle};
+pub use pairing::Pairer;
 pub use public_key::PublicKey;

@@ -4,6 +4,7 @@
 
 mod live;
 mod pages;
+mod pairing;
 mod refusals;
 mod rig;
 #[allow(dead_code, reason = "the example uses what these tests do not")]

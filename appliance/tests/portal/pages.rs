@@ -52,7 +52,7 @@ async fn empty_states_say_what_to_do() {
     let rig = Rig::new(sample::empty());
     let page = rig.get("/").await.body;
     assert!(page.contains("Plug a USB serial board"), "{page}");
-    assert!(page.contains("/etc/usbip/vm.conf"), "{page}");
+    assert!(page.contains("<a href=\"/vm\">Pair one</a>"), "{page}");
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ use std::{
 use appliance::{
     manager::{Command, View},
     portal::{Context, Portal, PortalError},
+    vm::{Config, Pairer},
 };
+use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -29,6 +31,8 @@ pub struct Rig {
     pub view: watch::Sender<Arc<View>>,
     pub commands: mpsc::Receiver<Command>,
     pub alive: Arc<AtomicBool>,
+    /// The places of the pairing.
+    pub dir: tempfile::TempDir,
     pub stop: oneshot::Sender<()>,
     pub served: JoinHandle<Result<(), PortalError>>,
 }
@@ -48,14 +52,32 @@ impl Answer {
     }
 }
 
+/// The places of the pairing, below a directory.
+fn config(dir: &std::path::Path) -> Config {
+    let mut config = Config::new(PiHello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").into(),
+        boot_id: String::new(),
+        grace_seconds: DEFAULT_GRACE_SECONDS,
+    });
+    config.vm_conf = dir.join("vm.conf");
+    config.ssh_dir = dir.join("ssh");
+    // Nothing listens there.
+    config.port = 9;
+    config.control_dir = dir.join("c");
+    config
+}
+
 impl Rig {
     pub fn new(view: View) -> Self {
         let (view, receiver) = watch::channel(Arc::new(view));
         let (sender, commands) = mpsc::channel(4);
         let alive = Arc::new(AtomicBool::new(true));
+        let dir = tempfile::tempdir().unwrap();
         let context = Context {
             view: receiver,
             commands: sender,
+            pairer: Pairer::new(config(dir.path()), Arc::new(|| {})),
             started: Instant::now(),
             alive: {
                 let alive = Arc::clone(&alive);
@@ -71,6 +93,7 @@ impl Rig {
             view,
             commands,
             alive,
+            dir,
             stop,
             served: tokio::spawn(portal.run(async {
                 let _ = stopped.await;
@@ -120,11 +143,17 @@ impl Rig {
 
     /// As a browser sends the portal's own form.
     pub async fn post(&self, path: &str) -> Answer {
+        self.post_form(path, "").await
+    }
+
+    /// The same with fields, encoded.
+    pub async fn post_form(&self, path: &str, fields: &str) -> Answer {
         let headers = [
             "host: localhost:8080",
             "origin: http://localhost:8080",
             "content-type: application/x-www-form-urlencoded",
         ];
-        self.request(&format!("POST {path}"), &headers, "").await
+        self.request(&format!("POST {path}"), &headers, fields)
+            .await
     }
 }

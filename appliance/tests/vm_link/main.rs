@@ -7,6 +7,7 @@
 )]
 
 mod bed;
+mod pairing;
 
 use std::{
     fs,

@@ -3,6 +3,7 @@
 //! - [`frame`]: what surrounds every page
 //! - [`session`]: the pairing and the session with the VM
 //! - [`device`]: one plugged-in device
+//! - [`vm`]: the page about the VM
 //!
 //! Everything in the live part has an id of its own down to the level at which the script replaces
 //! it, so that what did not change stays in place, with focus and selection.
@@ -10,10 +11,15 @@
 mod device;
 mod frame;
 mod session;
+pub(super) mod vm;
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
 use maud::{Markup, html};
 
 use super::{Context, action::Outcome, text::shown};
@@ -96,6 +102,30 @@ fn fact(name: &str, value: &Markup) -> Markup {
     html! {
         div { dt { (name) } dd { (value) } }
     }
+}
+
+/// A command to be copied; the script gives the button its work.
+fn command(text: &str) -> Markup {
+    html! {
+        div.command {
+            pre { code { (text) } }
+            button.copy type="button" { "Copy" }
+        }
+    }
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// A page as an answer that no cache keeps.
+fn reply(status: StatusCode, page: &Markup) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(page.0.clone())
 }
 
 /// The answer where there is nothing.

@@ -53,11 +53,7 @@ pub(super) fn section(view: &View) -> Markup {
 fn not_paired() -> Markup {
     html! {
         p.why { "No VM is paired, so devices have nowhere to go." }
-        p.remedy {
-            "Write two lines to " code { "/etc/usbip/vm.conf" } " on the Pi, "
-            code { "VM_HOST=" } " with the VM’s name or address and "
-            code { "VM_USER=" } " with the user there. It takes effect by itself."
-        }
+        p.remedy { a href="/vm" { "Pair one" } ", and every serial device is attached to it by itself." }
     }
 }
 

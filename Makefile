@@ -17,8 +17,9 @@ bench:
 	tools/build testbed
 	cargo run --quiet --release -p testbed -- bench
 
-# vm-helper as .deb and tarball in target/packages
-packages: setup
+# vm-helper as .deb and tarball for amd64 and arm64, with SHA256SUMS, in target/packages
+packages:
+	tools/setup packages
 	vm-helper/package/build
 
 setup:

@@ -88,6 +88,7 @@ async fn main() -> Result<(), portal::PortalError> {
                 .collect()
         }),
         names: Vec::new(),
+        packages: portal::Packages::new("target/packages".into()),
     };
     let port = std::env::args().nth(2).and_then(|port| port.parse().ok());
     let address = ([0; 16], port.unwrap_or(8080)).into();

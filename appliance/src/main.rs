@@ -103,6 +103,7 @@ async fn run() -> anyhow::Result<()> {
             stored.notices().into_iter().chain(wrong).collect()
         }),
         names: Vec::new(),
+        packages: portal::Packages::new(portal::packages::PATH.into()),
     };
     let address = (Ipv6Addr::UNSPECIFIED, PORTAL).into();
     let portal = portal::serve(address, context, std::future::pending());

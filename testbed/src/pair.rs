@@ -1,5 +1,6 @@
 //! Both machines together.
 
+use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use crate::place;
 const PORTAL: u16 = 8080;
 /// Where devices are exported on the Pi.
 const USBIP: u16 = 3240;
+/// What the portal offers, in the Pi.
+const PACKAGES: &str = "usr/share/usbip-pi/packages";
 /// The VM's package, in the VM.
 const HELPER: &str = "/usr/share/testbed/vm-helper.deb";
 
@@ -124,7 +127,7 @@ impl Pair {
             pi: Machine::new(
                 pi,
                 Arc::clone(&run),
-                &pi_payload(options.appliance.as_deref())?,
+                &pi_payload(options.appliance.as_deref(), options.helper.as_deref())?,
             )?,
             vm: Machine::new(vm, run, &vm_payload(options.helper.as_deref())?)?,
             portal_port,
@@ -213,7 +216,7 @@ impl Pair {
     }
 }
 
-fn pi_payload(appliance: Option<&Path>) -> Result<Vec<u8>, Error> {
+fn pi_payload(appliance: Option<&Path>, helper: Option<&Path>) -> Result<Vec<u8>, Error> {
     let mut payload = Payload::new();
     let add = |path: PathBuf, result: io::Result<()>| {
         result.map_err(|source| Error::Payload {
@@ -239,7 +242,29 @@ fn pi_payload(appliance: Option<&Path>) -> Result<Vec<u8>, Error> {
             b"#!/bin/sh\nexec tail -f /dev/null\n",
         );
     }
+    // The VM's packages lie in one folder, and the Pi has all of them.
+    if let Some(folder) = helper.and_then(Path::parent) {
+        let result = offer(&mut payload, folder);
+        add(folder.to_path_buf(), result)?;
+    }
     Ok(payload.finish())
+}
+
+fn offer(payload: &mut Payload, folder: &Path) -> io::Result<()> {
+    let mut place = PathBuf::new();
+    for part in Path::new(PACKAGES) {
+        place.push(part);
+        payload.directory(&place.to_string_lossy());
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("usbip-vm-helper") {
+            let path = place.join(name);
+            payload.copy(&path.to_string_lossy(), 0o644, &entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn vm_payload(helper: Option<&Path>) -> Result<Vec<u8>, Error> {

@@ -7,6 +7,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::packages::Packages;
 use crate::{
     manager::{Command, View},
     vm::Pairer,
@@ -30,6 +31,8 @@ pub struct Context {
     /// Host names under which the portal may be called, beside addresses, `localhost`, `usbip-pi`
     /// and everything in `.local`.
     pub names: Vec<String>,
+    /// The VM's packages.
+    pub packages: Packages,
 }
 
 impl Context {

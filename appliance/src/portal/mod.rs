@@ -9,6 +9,8 @@
 //! | `GET, POST /vm/disconnect` | end the pairing, after a question |
 //! | `GET /events` | server-sent events: the dashboard's live part, then again after each change |
 //! | `GET /assets/NAME` | style sheet, script, icon |
+//! | `GET /downloads` | the VM's packages, and what containers need |
+//! | `GET /packages/NAME` | a package |
 //! | `GET /healthz` | `ok` while the manager's loop answers, else 503 |
 //! | `GET /api/v1/status` | the manager's view as JSON |
 //!
@@ -21,15 +23,19 @@
 //! - [`action`]: what a person asks for
 //! - [`pairing`]: what a person does about the pairing
 //! - [`machine`]: what programs ask for
+//! - [`packages`]: the VM's packages that are at hand
+//! - [`download`]: the packages as files
 //! - [`assets`]: the embedded files
 //! - [`mod@text`]: texts from devices and the VM, made fit to be shown
 
 mod action;
 mod assets;
 mod context;
+mod download;
 mod guard;
 mod live;
 mod machine;
+pub mod packages;
 mod page;
 mod pairing;
 mod routes;
@@ -38,4 +44,5 @@ mod text;
 
 pub use context::Context;
 pub use live::MOST_READERS;
+pub use packages::Packages;
 pub use server::{Portal, PortalError, serve};

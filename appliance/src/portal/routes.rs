@@ -6,7 +6,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
-use super::{action, assets, live, machine, page, pairing};
+use super::{action, assets, download, live, machine, page, pairing};
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.
 const LARGEST_BODY: usize = 4096;
@@ -27,6 +27,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         )
         .service(page_at("/events").route(web::get().to(live::events)))
         .service(page_at("/assets/{name}").route(reading().to(assets::get)))
+        .service(page_at("/downloads").route(reading().to(page::downloads::page)))
+        .service(page_at("/packages/{name}").route(reading().to(download::get)))
         .service(page_at("/healthz").route(reading().to(machine::healthz)))
         .service(page_at("/api/v1/status").route(reading().to(machine::status)))
         .default_service(web::to(async || page::not_found()));

@@ -11,7 +11,7 @@ use std::{
 
 use appliance::{
     manager::{Command, View},
-    portal::{Context, Portal, PortalError},
+    portal::{Context, Packages, Portal, PortalError},
     vm::{Config, Pairer},
 };
 use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
@@ -34,6 +34,8 @@ pub struct Rig {
     /// The places of the pairing.
     pub dir: tempfile::TempDir,
     pub stop: oneshot::Sender<()>,
+    /// The folder of the packages: two of them.
+    pub packages: tempfile::TempDir,
     pub served: JoinHandle<Result<(), PortalError>>,
 }
 
@@ -74,6 +76,7 @@ impl Rig {
         let (sender, commands) = mpsc::channel(4);
         let alive = Arc::new(AtomicBool::new(true));
         let dir = tempfile::tempdir().unwrap();
+        let packages = packages();
         let context = Context {
             view: receiver,
             commands: sender,
@@ -85,6 +88,7 @@ impl Rig {
             },
             notices: Arc::new(|| vec!["line 3 of <appliance.conf> is wrong".into()]),
             names: vec!["pi.lab.example".into()],
+            packages: Packages::new(packages.path().into()),
         };
         let (stop, stopped) = oneshot::channel();
         let portal = Portal::bind(([127, 0, 0, 1], 0).into(), context).unwrap();
@@ -95,6 +99,7 @@ impl Rig {
             alive,
             dir,
             stop,
+            packages,
             served: tokio::spawn(portal.run(async {
                 let _ = stopped.await;
             })),
@@ -156,4 +161,18 @@ impl Rig {
         self.request(&format!("POST {path}"), &headers, fields)
             .await
     }
+}
+
+/// The names of the two packages, and what is in them.
+pub const PACKAGES: [(&str, &str); 2] = [
+    ("usbip-vm-helper_0.1.0_amd64.deb", "0123456789"),
+    ("usbip-vm-helper-0.1.0-amd64.tar.gz", "abc"),
+];
+
+fn packages() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in PACKAGES {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    dir
 }

@@ -1,8 +1,7 @@
 //! What the product's build left: the Pi's program and the VM's package.
 
 use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Error;
 use crate::place;
@@ -21,8 +20,8 @@ pub fn helper() -> Result<PathBuf, Error> {
     let folder = place::target().join("packages");
     let path = env::var_os(variable)
         .map(PathBuf::from)
-        .or_else(|| newest(&folder))
-        .unwrap_or_else(|| folder.join("usbip-vm-helper_*.deb"));
+        .or_else(place::helper)
+        .unwrap_or_else(|| folder.join("usbip-vm-helper_*_amd64.deb"));
     existing("the VM's package", path, variable)
 }
 
@@ -35,12 +34,4 @@ fn existing(what: &'static str, path: PathBuf, variable: &'static str) -> Result
         path: path.display().to_string(),
         variable,
     })
-}
-
-fn newest(folder: &Path) -> Option<PathBuf> {
-    let packages = fs::read_dir(folder).ok()?.flatten();
-    packages
-        .filter(|entry| entry.path().extension().is_some_and(|name| name == "deb"))
-        .max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok())
-        .map(|entry| entry.path())
 }

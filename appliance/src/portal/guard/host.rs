@@ -49,7 +49,7 @@ fn refusal(mut response: actix_web::HttpResponseBuilder, sentence: String) -> Ht
 }
 
 /// The one `Host` header.
-pub(super) fn host(headers: &HeaderMap) -> Option<&str> {
+pub(in super::super) fn host(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(header::HOST);
     let host = all.next()?.to_str().ok()?;
     all.next().is_none().then_some(host)

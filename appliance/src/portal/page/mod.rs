@@ -4,11 +4,17 @@
 //! - [`session`]: the pairing and the session with the VM
 //! - [`device`]: one plugged-in device
 //! - [`vm`]: the page about the VM
+//! - [`downloads`]: the VM's packages
+//! - [`containers`]: what containers on the VM need
+//! - [`mod@copy`]: text to copy
 //!
 //! Everything in the live part has an id of its own down to the level at which the script replaces
 //! it, so that what did not change stays in place, with focus and selection.
 
+mod containers;
+mod copy;
 mod device;
+pub(super) mod downloads;
 mod frame;
 mod session;
 pub(super) mod vm;

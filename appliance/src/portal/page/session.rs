@@ -2,11 +2,17 @@
 
 use maud::{Markup, html};
 
-use super::{super::text::shown, fact};
+use super::{
+    super::{packages::is_older, text::shown},
+    fact,
+};
 use crate::{
     manager::{View, view::SessionView},
     vm::{self, FailureKind},
 };
+
+/// The appliance's version, which is that of the packages built with it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The section about the VM.
 pub(super) fn section(view: &View) -> Markup {
@@ -34,6 +40,11 @@ pub(super) fn section(view: &View) -> Markup {
                 SessionView::Down { failure: Some(failure) } => (down(failure)),
                 SessionView::Down { failure: None } | SessionView::Up { .. } => {},
             }
+            @if let SessionView::Up { hello } = &view.session
+                && is_older(&hello.version, VERSION)
+            {
+                (upgrade(&hello.version))
+            }
             dl.facts {
                 @if let SessionView::Up { hello } = &view.session {
                     (fact("Host name", &html! { (shown(&hello.host_name)) }))
@@ -46,6 +57,16 @@ pub(super) fn section(view: &View) -> Markup {
             @if let Some((0, _)) = view.vhci_ports {
                 p.why { "Every vhci port on the VM is taken: detach a device before another one can be attached." }
             }
+        }
+    }
+}
+
+/// What to do about a helper of an earlier firmware. Both understand each other meanwhile.
+fn upgrade(version: &str) -> Markup {
+    html! {
+        p.notice {
+            "vm-helper on the VM is version " (shown(version)) ", this Pi has " (VERSION)
+            ". They work together; " a href="/downloads" { "upgrade the VM’s" } " when it suits you."
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use appliance::{
+    history::{Options, Store},
     manager::view::DeviceState,
     portal,
     vm::{Config, FailureKind, Pairer},
@@ -87,6 +88,7 @@ async fn main() -> Result<(), portal::PortalError> {
                 .into_iter()
                 .collect()
         }),
+        history: Store::in_memory(Options::default()),
         names: Vec::new(),
         packages: portal::Packages::new("target/packages".into()),
     };

@@ -4,7 +4,7 @@ use std::{net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use appliance::{
-    history::Store,
+    history::{Event, Kind, Store},
     manager::{Inputs, Manager},
     portal,
     system::{ConfError, Settings, conf_file, settings},
@@ -49,6 +49,7 @@ async fn run() -> anyhow::Result<()> {
     let sysfs = Sysfs::new("/sys");
     set_ports(sysfs.clone(), first.fast_enumeration).await;
     let store = Store::open(Path::new(DATABASE)).await;
+    store.append(Event::new(Kind::Started).saying(concat!("version ", env!("CARGO_PKG_VERSION"))));
 
     let stub = Arc::new(Stub::new(sysfs.clone()));
     let (changes, usb) = mpsc::channel(EVENTS);
@@ -102,6 +103,7 @@ async fn run() -> anyhow::Result<()> {
             let wrong = shown.borrow().as_ref().err().map(ToString::to_string);
             stored.notices().into_iter().chain(wrong).collect()
         }),
+        history: store.clone(),
         names: Vec::new(),
         packages: portal::Packages::new(portal::packages::PATH.into()),
     };
@@ -115,6 +117,7 @@ async fn run() -> anyhow::Result<()> {
             set_ports(sysfs.clone(), now.fast_enumeration).await;
             settle.set_grace(now.grace_seconds);
             graces.send_replace(Duration::from_secs(now.grace_seconds.into()));
+            store.append(changed(&now));
             tracing::info!(
                 grace_seconds = now.grace_seconds,
                 fast_enumeration = now.fast_enumeration,
@@ -138,6 +141,7 @@ async fn run() -> anyhow::Result<()> {
         () = follow_settings => Err(anyhow::anyhow!("the settings are not followed any more")),
     };
     drop(settle);
+    store.append(Event::new(Kind::Stopped));
     link.close().await;
     store.close().await;
     ended
@@ -158,4 +162,15 @@ async fn set_ports(sysfs: Sysfs, fast: bool) {
         Ok(Err(error)) => tracing::warn!(%error, "the ports keep their way of enumeration"),
         Err(error) => tracing::error!(%error, "failed to set the ports"),
     }
+}
+
+/// The settings are these now, for the history.
+fn changed(settings: &Settings) -> Event {
+    let fast = if settings.fast_enumeration {
+        "on"
+    } else {
+        "off"
+    };
+    let grace = settings.grace_seconds;
+    Event::new(Kind::Settings).saying(format!("grace {grace} s, fast enumeration {fast}"))
 }

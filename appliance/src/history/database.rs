@@ -9,13 +9,13 @@ use std::{
 };
 
 use sqlx::{
-    Row, SqlitePool,
+    SqlitePool,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::fs;
 
-use crate::manager::{Identity, Remembered};
+use super::{Cursor, Filter, Known, Record, change::Recalled, events, queue::Batch, seen};
 
 /// How long one statement waits for another process's lock, and a caller for the connection.
 const BUSY: Duration = Duration::from_secs(5);
@@ -34,7 +34,8 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     migrations
 });
 
-/// An open database, its schema up to date.
+/// An open database, its schema up to date. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Database {
     pool: SqlitePool,
 }
@@ -46,10 +47,12 @@ pub(super) enum DatabaseError {
     Open { path: PathBuf, source: sqlx::Error },
     #[error("failed to bring {} to the present schema", path.display())]
     Migrate { path: PathBuf, source: MigrateError },
-    #[error("failed to read the remembered devices")]
+    #[error("failed to read what earlier runs left behind")]
     Recall { source: sqlx::Error },
-    #[error("failed to write the remembered devices")]
-    Remember { source: sqlx::Error },
+    #[error("failed to read the history")]
+    Read { source: sqlx::Error },
+    #[error("failed to write the history")]
+    Write { source: sqlx::Error },
     #[error("failed to set the damaged {} aside", path.display())]
     SetAside { path: PathBuf, source: io::Error },
 }
@@ -58,9 +61,10 @@ impl DatabaseError {
     /// Whether the file's content is at fault, so that a new file would help.
     pub(super) fn is_corrupt(&self) -> bool {
         let source = match self {
-            Self::Open { source, .. } | Self::Recall { source } | Self::Remember { source } => {
-                source
-            }
+            Self::Open { source, .. }
+            | Self::Recall { source }
+            | Self::Read { source }
+            | Self::Write { source } => source,
             Self::Migrate { source, .. } => match source {
                 MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => source,
                 _ => return false,
@@ -84,6 +88,8 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             // With WAL, a power cut can lose the latest commits but not damage the file.
             .synchronous(SqliteSynchronous::Normal)
+            // After a long outage the log may have grown; it need not stay so.
+            .pragma("journal_size_limit", "4194304")
             .busy_timeout(BUSY);
         let database = Self::connect(path, options).await?;
         if let Err(source) = MIGRATIONS.run(&database.pool).await {
@@ -119,47 +125,63 @@ impl Database {
         Ok(Self { pool })
     }
 
-    /// All remembered devices.
-    pub(super) async fn recall(&self) -> Result<Vec<Remembered>, DatabaseError> {
-        let rows = sqlx::query("SELECT identity, tty, held FROM device")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|source| DatabaseError::Recall { source })?;
-        rows.iter()
-            .map(|row| {
-                Ok(Remembered {
-                    identity: Identity::from(row.try_get::<String, _>("identity")?),
-                    tty: row.try_get("tty")?,
-                    held: row.try_get("held")?,
-                })
-            })
-            .collect::<Result<_, _>>()
-            .map_err(|source| DatabaseError::Recall { source })
+    /// What earlier runs left behind.
+    pub(super) async fn recall(&self) -> Result<Recalled, DatabaseError> {
+        let recalled = Recalled::read(&self.pool).await;
+        recalled.map_err(|source| DatabaseError::Recall { source })
     }
 
-    /// Write these devices, all or none.
-    pub(super) async fn remember(
-        &self,
-        devices: impl Iterator<Item = &Remembered>,
-    ) -> Result<(), DatabaseError> {
+    /// Write all of this or nothing.
+    pub(super) async fn write(&self, batch: &Batch) -> Result<(), DatabaseError> {
         let write = async {
             let mut transaction = self.pool.begin().await?;
-            for device in devices {
-                sqlx::query(
-                    "INSERT INTO device (identity, tty, held) VALUES (?, ?, ?)
-                     ON CONFLICT (identity) DO UPDATE SET tty = excluded.tty, held = excluded.held",
-                )
-                .bind(device.identity.as_str())
-                .bind(&device.tty)
-                .bind(device.held)
-                .execute(&mut *transaction)
-                .await?;
+            for change in &batch.changes {
+                change.write(&mut transaction).await?;
+            }
+            for record in &batch.events {
+                events::write(&mut transaction, record).await?;
+            }
+            for seen in &batch.seen {
+                seen::write(&mut transaction, seen).await?;
+            }
+            if let Some(now) = batch.date {
+                events::date(&mut transaction, &batch.boot_id, now).await?;
             }
             transaction.commit().await
         };
         write
             .await
-            .map_err(|source| DatabaseError::Remember { source })
+            .map_err(|source| DatabaseError::Write { source })
+    }
+
+    /// Delete what is too much, in a small batch; a no-op where nothing is.
+    pub(super) async fn prune(&self, most_events: u32) -> Result<(), DatabaseError> {
+        let prune = async {
+            let mut transaction = self.pool.begin().await?;
+            events::prune(&mut transaction, most_events).await?;
+            seen::prune(&mut transaction).await?;
+            transaction.commit().await
+        };
+        prune
+            .await
+            .map_err(|source| DatabaseError::Write { source })
+    }
+
+    /// At most `limit` events.
+    pub(super) async fn events(
+        &self,
+        filter: &Filter,
+        cursor: Cursor,
+        limit: u32,
+    ) -> Result<Vec<Record>, DatabaseError> {
+        let events = events::read(&self.pool, filter, cursor, limit).await;
+        events.map_err(|source| DatabaseError::Read { source })
+    }
+
+    /// All known devices.
+    pub(super) async fn known(&self) -> Result<Vec<Known>, DatabaseError> {
+        let known = seen::read(&self.pool).await;
+        known.map_err(|source| DatabaseError::Read { source })
     }
 
     /// Close the file.

@@ -1,11 +1,26 @@
 //! What is kept across restarts, in one SQLite file on the data partition.
 //!
 //! - [`store`]: what the rest of the appliance uses; never waits for the disk, never fails
-//! - [`database`]: the file itself: opened, set aside when it is damaged, read and written
+//! - [`event`]: what can happen; [`stamp`]: when; [`record`]: an event as it is kept, and which are wanted
+//! - [`queue`]: what waits to be written; [`repeats`]: what becomes one record with a count
+//! - [`writer`]: writes it, once a second at most; a damaged file is set aside and replaced
+//! - [`database`]: the file itself; its tables are in [`change`], [`events`] and [`seen`]
 //!
 //! A full, read-only or damaged disk costs what would have been stored, never an attachment.
 
+mod change;
 mod database;
+mod event;
+mod events;
+mod queue;
+mod record;
+mod repeats;
+mod seen;
+mod stamp;
 mod store;
+mod writer;
 
-pub use store::Store;
+pub use event::{AttachDetail, Event, Kind, Sighting, Subject};
+pub use record::{Cursor, Filter, Known, Record};
+pub use stamp::{Clock, EARLIEST_MS, Now, Stamp};
+pub use store::{Options, Reading, Store};

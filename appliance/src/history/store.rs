@@ -1,32 +1,33 @@
-//! Storing that nobody waits for.
+//! What the rest of the appliance uses.
 
 use std::{
     collections::BTreeMap,
-    error::Error,
-    fmt::Write as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
-use super::database::{Database, DatabaseError, set_aside};
-use crate::manager::{Identity, Memory, Remembered};
+use super::{
+    Cursor, Event, Filter, Known, Now, Record, Sighting, Stamp,
+    change::{Change, Recalled},
+    database::{Database, DatabaseError},
+    queue::Queue,
+    writer::{self, Notices, StoreError, TOO_LONG},
+};
+use crate::manager::{Memory, Remembered};
 
-/// After a failed write: when it is tried again without a new reason,
-const RETRY: Duration = Duration::from_secs(30);
-/// and with one.
-const RETRY_SOONEST: Duration = Duration::from_secs(1);
-
-/// How long an open or a write may take before it counts as failed.
-const TOO_LONG: Duration = Duration::from_secs(10);
-
-/// Devices that can wait to be written; one more is not stored.
-const MOST_PENDING: usize = 1024;
+/// How long a reader waits for the file.
+const READ_TOO_LONG: Duration = Duration::from_secs(5);
+/// Most events read at once.
+pub const MOST_READ: u32 = 1000;
 
 /// What is kept across restarts. Cheap to clone.
 #[derive(Clone)]
@@ -34,35 +35,78 @@ pub struct Store {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    path: PathBuf,
-    recalled: Vec<Remembered>,
-    queue: Mutex<Queue>,
-    wake: Notify,
-    progress: watch::Sender<Progress>,
-    notices: Mutex<Notices>,
+/// How a store works.
+#[derive(Clone)]
+pub struct Options {
+    /// Events that are kept; the oldest are deleted.
+    pub most_events: u32,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Tells the time.
+    pub now: Now,
 }
 
-#[derive(Default)]
-struct Queue {
-    /// The latest of each device.
-    devices: BTreeMap<Identity, Remembered>,
-    /// How many calls of `remember` there were.
-    asked: u64,
-    closing: bool,
+impl Default for Options {
+    fn default() -> Self {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        Self {
+            most_events: 100_000,
+            boot_id: boot_id.unwrap_or_default().trim().to_owned(),
+            now: Arc::new(Stamp::now),
+        }
+    }
+}
+
+/// Events that were asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// In the order of the cursor.
+    pub records: Vec<Record>,
+    /// Whether there are more in that direction.
+    pub more: bool,
+    /// Whether the file could be read; where not, these are only those that wait to be written.
+    pub complete: bool,
+}
+
+pub(super) struct Shared {
+    pub path: PathBuf,
+    pub options: Options,
+    pub recalled: Recalled,
+    pub queue: Mutex<Queue>,
+    /// The open file, for reading.
+    pub database: Mutex<Option<Database>>,
+    /// A reader found the file damaged.
+    pub damaged: AtomicBool,
+    /// There is something to write;
+    pub wake: Notify,
+    /// and somebody waits for it.
+    pub hurry: Notify,
+    pub progress: watch::Sender<Progress>,
+    pub notices: Mutex<Notices>,
+}
+
+impl Shared {
+    fn new(path: &Path, options: Options, database: Option<Database>, recalled: Recalled) -> Self {
+        Self {
+            queue: Mutex::new(Queue::new(&options.boot_id, recalled.newest)),
+            path: path.to_owned(),
+            options,
+            recalled,
+            database: Mutex::new(database),
+            damaged: AtomicBool::new(false),
+            wake: Notify::new(),
+            hurry: Notify::new(),
+            progress: watch::Sender::default(),
+            notices: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Default, Clone, Copy)]
-struct Progress {
+pub(super) struct Progress {
     /// `Queue::asked` when the latest batch that was tried was taken.
-    tried: u64,
-    closed: bool,
-}
-
-#[derive(Default)]
-struct Notices {
-    set_aside: Option<String>,
-    broken: Option<String>,
+    pub tried: u64,
+    pub closed: bool,
 }
 
 impl Store {
@@ -71,66 +115,177 @@ impl Store {
     ///
     /// A damaged file is set aside under another name and a new one begun.
     pub async fn open(path: &Path) -> Self {
+        Self::open_with(path, Options::default()).await
+    }
+
+    /// The same, with these options.
+    pub async fn open_with(path: &Path, options: Options) -> Self {
         let mut notices = Notices::default();
-        let (database, recalled) = match open(path, &mut notices).await {
-            Ok((database, recalled)) => (Some(database), recalled),
+        let (database, recalled, writable) = match writer::open(path, &mut notices).await {
+            Ok((database, recalled)) => (Some(database), recalled, true),
             Err(error) => {
-                notices.broken = Some(not_stored(&error));
-                (None, recall_read_only(path).await)
+                notices.fail(&error);
+                match writer::open_read_only(path).await {
+                    Some((database, recalled)) => (Some(database), recalled, false),
+                    None => (None, Recalled::default(), false),
+                }
             }
         };
-        let shared = Arc::new(Shared {
-            path: path.to_owned(),
-            recalled,
-            queue: Mutex::default(),
-            wake: Notify::new(),
-            progress: watch::Sender::default(),
-            notices: Mutex::new(notices),
-        });
-        tokio::spawn(write_behind(Arc::clone(&shared), database));
+        let shared = Arc::new(Shared::new(path, options, database, recalled));
+        *lock(&shared.notices) = notices;
+        tokio::spawn(writer::Writer::new(Arc::clone(&shared), writable).run());
         Self { shared }
     }
 
-    /// What earlier runs remembered.
+    /// A store without a file, which forgets everything at its end and all but the latest events
+    /// before: to show the portal without a Pi.
+    #[must_use]
+    pub fn in_memory(options: Options) -> Self {
+        let shared = Shared::new(Path::new(""), options, None, Recalled::default());
+        let progress = Progress {
+            tried: u64::MAX,
+            closed: true,
+        };
+        shared.progress.send_replace(progress);
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// What earlier runs remembered of devices.
     #[must_use]
     pub fn recall(&self) -> Vec<Remembered> {
-        self.shared.recalled.clone()
+        self.shared.recalled.devices.clone()
     }
 
     /// Store this in the background, in place of what was stored of the same device. Never blocks.
     pub fn remember(&self, device: Remembered) {
-        let mut queue = lock(&self.shared.queue);
-        queue.asked += 1;
-        if queue.devices.len() >= MOST_PENDING && !queue.devices.contains_key(&device.identity) {
-            tracing::warn!(identity = %device.identity, "not stored: too many devices wait to be");
-            return;
-        }
-        queue.devices.insert(device.identity.clone(), device);
-        drop(queue);
+        self.write(|queue, _| queue.change(Change::Device(device)));
+    }
+
+    /// Add an event to the history, in the background. Never blocks.
+    ///
+    /// Repeats in quick succession become one record with a count.
+    pub fn append(&self, event: Event) {
+        self.write(|queue, now| queue.append(event, now));
+    }
+
+    /// Add to what is known of a device, in the background. Never blocks.
+    pub fn saw(&self, sighting: Sighting) {
+        self.write(|queue, now| queue.saw(sighting, now));
+    }
+
+    fn write(&self, write: impl FnOnce(&mut Queue, Stamp)) {
+        let now = (self.shared.options.now)();
+        write(&mut lock(&self.shared.queue), now);
         self.shared.wake.notify_one();
+    }
+
+    /// At most `limit` events (and no more than [`MOST_READ`]), also those that were not written yet.
+    pub async fn events(&self, filter: &Filter, cursor: Cursor, limit: u32) -> Reading {
+        let limit = limit.clamp(1, MOST_READ);
+        // One more tells whether there are more.
+        let stored =
+            self.read(async |database: &Database| database.events(filter, cursor, limit + 1).await);
+        let stored = stored.await;
+        let now = (self.shared.options.now)();
+        let queue = lock(&self.shared.queue);
+        let complete = stored.is_some() || self.shared.path.as_os_str().is_empty();
+        let mut records: BTreeMap<i64, Record> = stored
+            .into_iter()
+            .flatten()
+            .map(|mut record| {
+                record.date(queue.boot_id(), now);
+                (record.sequence, record)
+            })
+            .collect();
+        // What waits is newer than what is stored under the same number.
+        let waiting = queue.waiting(filter, cursor, now).into_iter();
+        records.extend(waiting.map(|record| (record.sequence, record)));
+        let more = records.len() > limit as usize;
+        let records = records.into_values();
+        let records = if cursor.is_ascending() {
+            records.take(limit as usize).collect()
+        } else {
+            records.rev().take(limit as usize).collect()
+        };
+        Reading {
+            records,
+            more,
+            complete,
+        }
+    }
+
+    /// Every known device, in the order of their identity.
+    pub async fn known(&self) -> Vec<Known> {
+        let stored = self.read(Database::known).await.unwrap_or_default();
+        let mut known: BTreeMap<_, _> = stored
+            .into_iter()
+            .map(|known| (known.identity.clone(), known))
+            .collect();
+        for seen in lock(&self.shared.queue).sightings() {
+            let waiting = seen.known();
+            known
+                .entry(waiting.identity.clone())
+                .and_modify(|known| {
+                    known.last_ms = waiting.last_ms.or(known.last_ms);
+                    known.plugs += waiting.plugs;
+                })
+                .or_insert(waiting);
+        }
+        known.into_values().collect()
+    }
+
+    /// The latest event's sequence number, 0 for none.
+    #[must_use]
+    pub fn newest(&self) -> i64 {
+        lock(&self.shared.queue).newest()
+    }
+
+    /// Read from the file; none where that is not possible.
+    async fn read<T>(
+        &self,
+        read: impl AsyncFnOnce(&Database) -> Result<T, DatabaseError>,
+    ) -> Option<T> {
+        let database = lock(&self.shared.database).clone()?;
+        match timeout(READ_TOO_LONG, read(&database)).await {
+            Ok(Ok(read)) => Some(read),
+            Ok(Err(error)) => {
+                if error.is_corrupt() {
+                    self.shared.damaged.store(true, Ordering::Relaxed);
+                    self.shared.wake.notify_one();
+                } else {
+                    let error = StoreError::from(error);
+                    tracing::warn!("not read: {}", writer::sentence(&error));
+                }
+                None
+            }
+            Err(_) => {
+                tracing::warn!(path = %self.shared.path.display(), "reading takes too long");
+                None
+            }
+        }
     }
 
     /// Sentences to show to people: why nothing is stored, and that a damaged file was set aside.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
-        let notices = lock(&self.shared.notices);
-        [&notices.broken, &notices.set_aside]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
+        let lost = lock(&self.shared.queue).lost();
+        lock(&self.shared.notices).sentences(lost)
     }
 
-    /// Wait, at most 10 s, until writing what was remembered before this call has been tried.
+    /// Wait, at most 10 s, until writing what was asked for before this call has been tried.
     pub async fn flush(&self) {
         let asked = lock(&self.shared.queue).asked;
+        self.shared.hurry.notify_one();
         self.wait_for(|progress| progress.tried >= asked).await;
     }
 
-    /// Write what still waits and close the file, in at most 10 s. What is remembered afterwards is not stored.
+    /// Write what still waits and close the file, in at most 10 s. What is asked for afterwards is not stored.
     pub async fn close(self) {
         lock(&self.shared.queue).closing = true;
         self.shared.wake.notify_one();
+        self.shared.hurry.notify_one();
         self.wait_for(|progress| progress.closed).await;
     }
 
@@ -147,180 +302,17 @@ impl Memory for Store {
     fn remember(&self, remembered: Remembered) {
         Self::remember(self, remembered);
     }
-}
 
-/// The writer: ends when the store is closed.
-async fn write_behind(shared: Arc<Shared>, mut database: Option<Database>) {
-    loop {
-        shared.wake.notified().await;
-        loop {
-            let (batch, asked, closing) = {
-                let mut queue = lock(&shared.queue);
-                (
-                    std::mem::take(&mut queue.devices),
-                    queue.asked,
-                    queue.closing,
-                )
-            };
-            let failed = if batch.is_empty() {
-                false
-            } else {
-                let saved = save(&shared, &mut database, &batch).await;
-                note(&shared, saved.as_ref().err());
-                if saved.is_err() {
-                    put_back(&shared, batch);
-                }
-                saved.is_err()
-            };
-            shared
-                .progress
-                .send_modify(|progress| progress.tried = asked);
-            if closing {
-                if let Some(database) = database {
-                    database.close().await;
-                }
-                shared
-                    .progress
-                    .send_modify(|progress| progress.closed = true);
-                return;
-            }
-            if !failed {
-                break;
-            }
-            sleep(RETRY_SOONEST).await;
-            let _ = timeout(RETRY, shared.wake.notified()).await;
-        }
+    fn append(&self, event: Event) {
+        Self::append(self, event);
+    }
+
+    fn saw(&self, sighting: Sighting) {
+        Self::saw(self, sighting);
     }
 }
 
-/// Put a batch that could not be written behind what came meanwhile.
-fn put_back(shared: &Shared, batch: BTreeMap<Identity, Remembered>) {
-    let mut queue = lock(&shared.queue);
-    for (identity, device) in batch {
-        queue.devices.entry(identity).or_insert(device);
-    }
-}
-
-fn note(shared: &Shared, error: Option<&StoreError>) {
-    let mut notices = lock(&shared.notices);
-    let sentence = error.map(not_stored);
-    if sentence.is_none() && notices.broken.is_some() {
-        tracing::info!(path = %shared.path.display(), "storing works again");
-    }
-    notices.broken = sentence;
-}
-
-/// Why nothing is stored.
-#[derive(Debug, thiserror::Error)]
-enum StoreError {
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error("{} did not answer within {} s", .0.display(), TOO_LONG.as_secs())]
-    TooLong(PathBuf),
-}
-
-async fn save(
-    shared: &Shared,
-    database: &mut Option<Database>,
-    batch: &BTreeMap<Identity, Remembered>,
-) -> Result<(), StoreError> {
-    if let Some(open) = database {
-        match in_time(&shared.path, open.remember(batch.values())).await {
-            Err(StoreError::Database(error)) if error.is_corrupt() => {
-                if let Some(damaged) = database.take() {
-                    damaged.close().await;
-                }
-            }
-            result => return result,
-        }
-    }
-    let mut notices = Notices::default();
-    let (fresh, known) = open(&shared.path, &mut notices).await?;
-    if let Some(sentence) = notices.set_aside {
-        lock(&shared.notices).set_aside = Some(sentence);
-    }
-    // What the lost file held is still known from the start; what is newer comes last.
-    let from_start = if known.is_empty() {
-        shared.recalled.as_slice()
-    } else {
-        &[]
-    };
-    let result = in_time(
-        &shared.path,
-        fresh.remember(from_start.iter().chain(batch.values())),
-    )
-    .await;
-    *database = Some(fresh);
-    result
-}
-
-/// Open the file and read it; set it aside and begin a new one where it is damaged.
-async fn open(
-    path: &Path,
-    notices: &mut Notices,
-) -> Result<(Database, Vec<Remembered>), StoreError> {
-    match in_time(path, open_once(path)).await {
-        Err(StoreError::Database(error)) if error.is_corrupt() => {
-            let aside = set_aside(path).await?;
-            tracing::warn!(path = %path.display(), aside = %aside.display(), %error, "damaged file set aside");
-            notices.set_aside = Some(format!(
-                "{} was damaged. It was kept as {} and a new one begun; what was held back may be forgotten.",
-                path.display(),
-                aside.display()
-            ));
-            in_time(path, open_once(path)).await
-        }
-        result => result,
-    }
-}
-
-async fn open_once(path: &Path) -> Result<(Database, Vec<Remembered>), DatabaseError> {
-    let database = Database::open(path).await?;
-    match database.recall().await {
-        Ok(recalled) => Ok((database, recalled)),
-        Err(error) => {
-            database.close().await;
-            Err(error)
-        }
-    }
-}
-
-/// What can be read where nothing can be written.
-async fn recall_read_only(path: &Path) -> Vec<Remembered> {
-    let read = async {
-        let database = Database::open_read_only(path).await?;
-        let recalled = database.recall().await;
-        database.close().await;
-        recalled
-    };
-    in_time(path, read).await.unwrap_or_default()
-}
-
-async fn in_time<T>(
-    path: &Path,
-    work: impl Future<Output = Result<T, DatabaseError>>,
-) -> Result<T, StoreError> {
-    match timeout(TOO_LONG, work).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(StoreError::TooLong(path.to_owned())),
-    }
-}
-
-/// The sentence to show, which is also logged.
-fn not_stored(error: &StoreError) -> String {
-    let mut why = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(why, ": {cause}");
-        source = cause.source();
-    }
-    tracing::warn!("nothing is stored: {why}");
-    format!(
-        "Nothing is stored at the moment ({why}). Devices work; what was held back may be forgotten when the Pi restarts."
-    )
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under the lock is whole at each step, so a panic elsewhere spoils nothing.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

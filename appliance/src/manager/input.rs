@@ -5,7 +5,10 @@ use std::time::Duration;
 use protocol::{BusId, DevId, line::Request};
 
 use super::Identity;
-use crate::{usb, usbipd, vm};
+use crate::{
+    history::{Event, Sighting},
+    usb, usbipd, vm,
+};
 
 /// Something the manager hears.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +48,7 @@ pub enum Command {
 
 /// Something the manager orders. Each of `Bind`, `Rebind`, `Unbind`, `EndSession` and `Send` is
 /// answered by exactly one input, in bounded time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Read the whole bus again; answered by a snapshot.
     Rescan,
@@ -65,6 +68,10 @@ pub enum Effect {
     Send(Request),
     /// Keep this across restarts.
     Remember(Remembered),
+    /// Add this to the history.
+    Append(Event),
+    /// Keep that this device was seen.
+    Saw(Sighting),
 }
 
 /// What is kept about a device across restarts.

@@ -4,6 +4,7 @@
 //! - [`state`]: what it knows
 //! - [`mod@step`]: takes in one input; pure
 //! - [`plan`]: compares what is with what should be, and orders the difference; pure
+//! - [`record`]: what of it is history; pure
 //! - [`view`]: what it knows, for people and programs
 //! - [`run`]: the loop that hears the inputs and has the orders carried out
 //! - [`identity`]: what a device is remembered by
@@ -15,6 +16,7 @@
 pub mod identity;
 pub mod input;
 pub mod plan;
+mod record;
 pub mod run;
 pub mod state;
 pub mod step;

@@ -25,6 +25,7 @@ use super::{
     view::{DeviceState, DeviceView, SessionView, View},
 };
 use crate::{
+    history::{Event, Sighting},
     usb::Change,
     usbipd::{self, Exports},
     vm,
@@ -71,6 +72,10 @@ pub trait VmLink: Send + 'static {
 pub trait Memory: Send + 'static {
     /// Keep this. Does not block.
     fn remember(&self, remembered: Remembered);
+    /// Add this to the history. Does not block.
+    fn append(&self, event: Event);
+    /// Keep that this device was seen. Does not block.
+    fn saw(&self, sighting: Sighting);
 }
 
 /// Where the loop hears from.
@@ -283,6 +288,8 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
                 }
             }
             Effect::Remember(remembered) => self.memory.remember(remembered),
+            Effect::Append(event) => self.memory.append(event),
+            Effect::Saw(sighting) => self.memory.saw(sighting),
         }
     }
 

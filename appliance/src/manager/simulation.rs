@@ -16,6 +16,7 @@ use protocol::{
 
 use super::{Command, Effect, Identity, Input, Remembered, State, step, view::DeviceState};
 use crate::{
+    history::{self, Kind},
     usb::{Change, StubStatus, UsbDevice, Verdict},
     usbipd, vm,
 };
@@ -126,6 +127,8 @@ struct World {
     session: bool,
     cut: bool,
     lose_reply: bool,
+    /// By the history, which devices are there and whether they are attached; none: it was not said yet.
+    history: BTreeMap<BusId, Option<bool>>,
     wrongs: Vec<String>,
     log: Vec<String>,
     fifo: [u64; 3],
@@ -165,6 +168,7 @@ impl World {
             session: false,
             cut: false,
             lose_reply: false,
+            history: BTreeMap::new(),
             wrongs: Vec::new(),
             log: Vec::new(),
             fifo: [0; 3],
@@ -212,6 +216,7 @@ impl World {
         self.session = false;
         self.state = State::new(Duration::from_millis(GRACE));
         self.fifo = [self.now; 3];
+        self.history.clear();
         let memory = self.memory.values().cloned().collect();
         self.input(Input::Recalled(memory));
         let snapshot = self.snapshot();
@@ -432,6 +437,13 @@ impl World {
                 self.memory.insert(memory.identity.clone(), memory.clone());
                 continue;
             }
+            if let Effect::Append(event) = &effect {
+                self.recorded(event);
+                continue;
+            }
+            if let Effect::Saw(_) = &effect {
+                continue;
+            }
             match &effect {
                 Effect::EndSession(busid, devid) => self.check_cause("end", busid, *devid),
                 Effect::Send(Request::Disconnect(busid, Some(devid))) => {
@@ -442,6 +454,36 @@ impl World {
             let delay = self.random(0..20);
             self.at(delay, Event::Carry(effect));
         }
+    }
+
+    /// What is recorded has to follow from what was recorded before.
+    fn recorded(&mut self, event: &history::Event) {
+        let Some(busid) = event.device.as_ref().map(|device| device.busid.clone()) else {
+            return;
+        };
+        let before = self.history.get(&busid).copied();
+        let (right, after) = match event.kind {
+            Kind::Found => (before.is_none(), Some(None)),
+            Kind::Plugged => (before.is_none(), Some(Some(false))),
+            Kind::Unplugged => (before.is_some(), None),
+            Kind::Attached => (
+                before.is_some_and(|attached| attached != Some(true)),
+                Some(Some(true)),
+            ),
+            Kind::Detached => (
+                before.is_some_and(|attached| attached != Some(false)),
+                Some(Some(false)),
+            ),
+            _ => (before.is_some(), before),
+        };
+        if !right {
+            self.wrongs
+                .push(format!("{} {event:?} after {before:?}", self.now));
+        }
+        match after {
+            Some(after) => self.history.insert(busid, after),
+            None => self.history.remove(&busid),
+        };
     }
 
     fn run(&mut self, until: u64) {
@@ -801,6 +843,10 @@ fn check_converged(world: &World) -> Result<(), String> {
         );
         if !right {
             return Err(format!("{busid} is shown as {:?}", seen.map(|d| &d.state)));
+        }
+        let recorded = world.history.get(busid);
+        if !recorded.is_some_and(|attached| attached.is_none_or(|attached| attached != held)) {
+            return Err(format!("{busid} is recorded as {recorded:?}"));
         }
     }
     match world

@@ -11,7 +11,7 @@ use protocol::{
     line::{Attachment, Request, VmHello},
 };
 
-use super::{Identity, Remembered};
+use super::{Identity, Remembered, record::Recorded};
 use crate::{
     usb::{StubStatus, UsbDevice},
     usbipd::Exports,
@@ -60,6 +60,7 @@ pub struct State {
     pub(super) scanned: bool,
     pub(super) rescan_at: Option<Duration>,
     pub(super) status_at: Option<Duration>,
+    pub(super) recorded: Recorded,
 }
 
 /// The session with the VM.

@@ -10,10 +10,11 @@ use protocol::{
 use super::{
     Identity, Remembered,
     input::{Command, Effect, Input},
-    plan,
+    plan, record,
     state::{Device, HANG_UP_OR_UNPLUG, NEWER, RECHECK, Session, State, VmPort},
 };
 use crate::{
+    history::{Event, Kind},
     usb::{Change, StubStatus, UsbDevice},
     usbipd,
     vm::{self, Pairing},
@@ -42,6 +43,7 @@ pub fn step(mut state: State, now: Duration, input: Input) -> (State, Vec<Effect
         Input::Tick => {}
     }
     plan::plan(&mut state, &mut effects);
+    record::record(&mut state, &mut effects);
     (state, effects)
 }
 
@@ -137,7 +139,11 @@ fn usbipd(state: &mut State, event: usbipd::Event, effects: &mut Vec<Effect>) {
     let (busid, devid, stub) = match event {
         usbipd::Event::Imported { busid, devid, .. } => (busid, devid, StubStatus::Used),
         usbipd::Event::HungUp { busid, devid } => (busid, devid, StubStatus::Available),
-        usbipd::Event::Refused { .. } => return,
+        usbipd::Event::Refused { peer, reason } => {
+            let event = Event::new(Kind::Refused).by(peer);
+            effects.push(Effect::Append(event.saying(reason.to_string())));
+            return;
+        }
     };
     if stub == StubStatus::Used && !state.listening() {
         effects.push(Effect::Kick);
@@ -180,6 +186,7 @@ fn vm(state: &mut State, event: vm::Event, effects: &mut Vec<Effect>) {
                 Session::NotPaired
             };
             state.unpaired = pairing.is_none();
+            record::paired(state, pairing.as_ref(), effects);
             state.pairing = pairing;
         }
         vm::Event::Resolved(addresses) => state.addresses = addresses.into_iter().collect(),
@@ -368,6 +375,7 @@ fn listed(state: &mut State, asked: Duration, status: VmStatus) {
 }
 
 fn obey(state: &mut State, command: &Command, effects: &mut Vec<Effect>) {
+    record::asked(state, command, effects);
     let held = matches!(command, Command::Detach(_));
     let chosen: Vec<(BusId, Identity)> = state
         .devices

@@ -9,6 +9,7 @@ use tokio::{
 
 use super::packages::Packages;
 use crate::{
+    history::Store,
     manager::{Command, View},
     vm::Pairer,
 };
@@ -28,6 +29,8 @@ pub struct Context {
     pub alive: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Sentences about what is wrong with the appliance itself: settings, storage.
     pub notices: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What happened, and where people's doings are recorded.
+    pub history: Store,
     /// Host names under which the portal may be called, beside addresses, `localhost`, `usbip-pi`
     /// and everything in `.local`.
     pub names: Vec<String>,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use appliance::{
+    history::{Options, Store},
     manager::{Command, View},
     portal::{Context, Packages, Portal, PortalError},
     vm::{Config, Pairer},
@@ -87,6 +88,7 @@ impl Rig {
                 Arc::new(move || alive.load(Ordering::Relaxed))
             },
             notices: Arc::new(|| vec!["line 3 of <appliance.conf> is wrong".into()]),
+            history: Store::in_memory(Options::default()),
             names: vec!["pi.lab.example".into()],
             packages: Packages::new(packages.path().into()),
         };

@@ -1,4 +1,4 @@
-//! The store on real files.
+//! Rows: kept until they are replaced, whatever happens to the file.
 
 use std::{
     fs,
@@ -10,6 +10,8 @@ use appliance::{
     history::Store,
     manager::{Identity, Remembered},
 };
+
+use crate::rig::until;
 
 fn device(identity: &str, tty: Option<&str>, held: bool) -> Remembered {
     Remembered {
@@ -25,14 +27,6 @@ async fn stored(path: &Path) -> Vec<Remembered> {
     recalled.sort_by(|a, b| a.identity.cmp(&b.identity));
     store.close().await;
     recalled
-}
-
-async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !reached().await {
-        assert!(begun.elapsed() < Duration::from_secs(30), "waiting: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test]

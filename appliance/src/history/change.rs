@@ -1,0 +1,82 @@
+//! Rows that are kept until they are replaced or deleted, as opposed to events.
+//!
+//! A part of the appliance that keeps rows of its own adds a variant to [`Change`] and what it reads
+//! at the start to [`Recalled`]. It works from memory, so that a broken file disturbs nobody: all of
+//! these rows fit into it, and they are written anew when a damaged file was set aside.
+
+use sqlx::{Row, SqliteConnection, SqlitePool};
+
+use crate::manager::{Identity, Remembered};
+
+/// One row that was changed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Change {
+    /// What is remembered of a device.
+    Device(Remembered),
+}
+
+/// Names a row: table and primary key.
+pub(super) type Key = (&'static str, String);
+
+impl Change {
+    /// Which row it is about: a later change of the same row replaces this one.
+    pub(super) fn key(&self) -> Key {
+        match self {
+            Self::Device(device) => ("device", device.identity.as_str().to_owned()),
+        }
+    }
+
+    pub(super) async fn write(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        match self {
+            Self::Device(device) => sqlx::query(
+                "INSERT INTO device (identity, tty, held) VALUES (?, ?, ?)
+                 ON CONFLICT (identity) DO UPDATE SET tty = excluded.tty, held = excluded.held",
+            )
+            .bind(device.identity.as_str())
+            .bind(&device.tty)
+            .bind(device.held),
+        }
+        .execute(connection)
+        .await
+        .map(drop)
+    }
+}
+
+/// What earlier runs left behind.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recalled {
+    pub devices: Vec<Remembered>,
+    /// The latest event's sequence number, 0 for none.
+    pub newest: i64,
+}
+
+impl Recalled {
+    pub(super) async fn read(pool: &SqlitePool) -> sqlx::Result<Self> {
+        let rows = sqlx::query("SELECT identity, tty, held FROM device")
+            .fetch_all(pool)
+            .await?;
+        let devices = rows.iter().map(|row| {
+            Ok(Remembered {
+                identity: Identity::from(row.try_get::<String, _>("identity")?),
+                tty: row.try_get("tty")?,
+                held: row.try_get("held")?,
+            })
+        });
+        let devices = devices.collect::<sqlx::Result<_>>()?;
+        // A file that cannot be written may be of an older schema.
+        let tables = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'event'");
+        let newest = match tables.fetch_optional(pool).await? {
+            None => 0,
+            Some(_) => sqlx::query("SELECT coalesce(max(sequence), 0) AS newest FROM event")
+                .fetch_one(pool)
+                .await?
+                .try_get("newest")?,
+        };
+        Ok(Self { devices, newest })
+    }
+
+    /// The same as changes.
+    pub(super) fn changes(&self) -> impl Iterator<Item = Change> {
+        self.devices.iter().cloned().map(Change::Device)
+    }
+}

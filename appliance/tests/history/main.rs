@@ -1,0 +1,7 @@
+//! The store on real files.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod events;
+mod rig;
+mod rows;

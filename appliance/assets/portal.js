@@ -137,8 +137,11 @@ document.addEventListener("click", async (event) => {
     source.addEventListener("alive", heard);
     source.onerror = async () => {
       close();
-      const answers = await fetch("/healthz").then(() => true, () => false);
-      lost(answers ? "Live updates have stopped." : "The Pi does not answer.");
+      // Whoever is signed out is sent to another page.
+      const ask = { method: "HEAD", redirect: "manual" };
+      const answer = await fetch(location.pathname, ask).catch(() => null);
+      if (answer?.type === "opaqueredirect") return location.reload();
+      lost(answer ? "Live updates have stopped." : "The Pi does not answer.");
     };
   }
 

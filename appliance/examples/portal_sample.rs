@@ -10,6 +10,7 @@ use std::{
 };
 
 use appliance::{
+    access::{self, Access},
     history::{Options, Store},
     manager::view::DeviceState,
     portal,
@@ -75,10 +76,20 @@ async fn main() -> Result<(), portal::PortalError> {
     config.vm_conf = places.join("vm.conf");
     config.ssh_dir = places.join("ssh");
     config.control_dir = places.join("c");
+    // Claimed with any password, and forgotten at the end.
+    let folder = std::env::temp_dir().join(format!("portal-sample-{}", std::process::id()));
+    let access = Access::open(access::Config {
+        password: folder.join("password"),
+        reset: folder.join("reset-password"),
+        uptime: || Duration::ZERO,
+        ..access::Config::default()
+    })
+    .await;
     let context = portal::Context {
         view,
         commands,
         pairer: Pairer::new(config, Arc::new(|| {})),
+        access,
         started: tokio::time::Instant::now(),
         alive: Arc::new(|| true),
         notices: Arc::new(move || {

@@ -4,6 +4,7 @@
 //! - [`usbipd`]: the USB/IP server on port 3240
 //! - [`vm`]: the session with the paired VM
 //! - [`history`]: what is kept across restarts
+//! - [`access`]: who may use the portal
 //! - [`portal`]: pages and events for people, an API for programs
 //! - [`system`]: the box itself: settings, files
 //! - [`manager`]: the one place that decides
@@ -11,6 +12,7 @@
 //!
 //! All but the manager report facts and carry out orders; none of them decides.
 
+pub mod access;
 pub mod history;
 pub mod manager;
 pub mod portal;

@@ -4,6 +4,7 @@ use std::{net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use appliance::{
+    access::{self, Access},
     history::{Event, Kind, Store},
     manager::{Inputs, Manager},
     portal,
@@ -51,6 +52,8 @@ async fn run() -> anyhow::Result<()> {
     let store = Store::open(Path::new(DATABASE)).await;
     store.append(Event::new(Kind::Started).saying(concat!("version ", env!("CARGO_PKG_VERSION"))));
 
+    let access = Access::open(access::Config::default()).await;
+
     let stub = Arc::new(Stub::new(sysfs.clone()));
     let (changes, usb) = mpsc::channel(EVENTS);
     let monitor = Monitor::spawn(sysfs.clone(), changes).context("failed to watch the bus")?;
@@ -93,15 +96,18 @@ async fn run() -> anyhow::Result<()> {
 
     let shown = settings.clone();
     let (stored, watched) = (store.clone(), handle.clone());
+    let entry = access.notice();
     let context = portal::Context {
         view: handle.view,
         commands: handle.commands,
         pairer,
+        access,
         started: watched.started(),
         alive: Arc::new(move || watched.is_alive()),
         notices: Arc::new(move || {
             let wrong = shown.borrow().as_ref().err().map(ToString::to_string);
-            stored.notices().into_iter().chain(wrong).collect()
+            let entry = entry.clone();
+            (stored.notices().into_iter().chain(wrong).chain(entry)).collect()
         }),
         history: store.clone(),
         names: Vec::new(),

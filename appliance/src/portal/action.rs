@@ -64,8 +64,8 @@ impl Outcome {
     }
 }
 
-/// `POST /attach-all`. The body is read, so that its limit applies, and ignored.
-pub(super) async fn attach_all(context: web::Data<Context>, _body: web::Bytes) -> HttpResponse {
+/// `POST /attach-all`
+pub(super) async fn attach_all(context: web::Data<Context>) -> HttpResponse {
     let not_paired = context.view.borrow().session == SessionView::NotPaired;
     let outcome = if not_paired {
         Outcome::NotPaired

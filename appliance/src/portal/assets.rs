@@ -55,7 +55,7 @@ pub(super) struct Name {
 /// `GET /assets/NAME`
 pub(super) async fn get(path: web::Path<Name>, request: actix_web::HttpRequest) -> HttpResponse {
     let Some(file) = Assets::get(&path.name) else {
-        return super::page::not_found();
+        return super::page::not_found(None);
     };
     let kind = match path.name.rsplit_once('.').map(|(_, ending)| ending) {
         Some("css") => "text/css; charset=utf-8",

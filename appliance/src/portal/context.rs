@@ -9,6 +9,7 @@ use tokio::{
 
 use super::packages::Packages;
 use crate::{
+    access::Access,
     history::Store,
     manager::{Command, View},
     vm::Pairer,
@@ -23,6 +24,8 @@ pub struct Context {
     pub commands: mpsc::Sender<Command>,
     /// Makes and ends the pairing.
     pub pairer: Pairer,
+    /// Who may use the portal.
+    pub access: Access,
     /// When the clock began to which the view's times refer.
     pub started: Instant,
     /// Whether the manager's loop answers.

@@ -20,7 +20,7 @@ pub(super) async fn get(
     // Nothing but what is offered, so no name leads out of the folder.
     let offered = context.packages.list().await;
     let Some(package) = offered.into_iter().find(|one| one.name == path.name) else {
-        return page::not_found();
+        return page::not_found(None);
     };
     let path = context.packages.folder().join(&package.name);
     let opened = web::block(move || NamedFile::open(path)).await;
@@ -28,7 +28,7 @@ pub(super) async fn get(
         Ok(file) => file,
         Err(error) => {
             tracing::error!(package = package.name, %error, "failed to open a package");
-            return page::not_found();
+            return page::not_found(None);
         }
     };
     let kind = match package.format {

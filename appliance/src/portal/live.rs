@@ -17,8 +17,8 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Context, assets::BUILD, page};
-use crate::manager::View;
+use super::{Context, assets::BUILD, guard::visitor::Visitor, page};
+use crate::{access::Digest, manager::View};
 
 /// Open pages that are kept up to date; one more works by reloading.
 pub const MOST_READERS: usize = 256;
@@ -89,7 +89,7 @@ fn event(name: &str, data: &str) -> Bytes {
 }
 
 /// `GET /events`
-pub(super) async fn events(live: web::Data<Live>) -> HttpResponse {
+pub(super) async fn events(live: web::Data<Live>, visitor: Visitor) -> HttpResponse {
     let Ok(place) = Arc::clone(&live.places).try_acquire_owned() else {
         return HttpResponse::ServiceUnavailable()
             .insert_header((header::RETRY_AFTER, "30"))
@@ -99,6 +99,7 @@ pub(super) async fn events(live: web::Data<Live>) -> HttpResponse {
     let reader = Reader {
         view: live.context.view.clone(),
         live: live.get_ref().clone(),
+        session: visitor.key,
         next: None,
         _place: place,
     };
@@ -114,13 +115,15 @@ pub(super) async fn events(live: web::Data<Live>) -> HttpResponse {
 struct Reader {
     live: Live,
     view: watch::Receiver<Arc<View>>,
+    /// Nothing is sent after its end.
+    session: Digest,
     /// When the next event may be sent; none before the first.
     next: Option<Instant>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Reader {
-    /// The next event; none when the manager has ended. A slow reader asks later, and then gets
+    /// The next event; none when the manager or the session has ended. A slow reader asks later, and then gets
     /// what is the case then.
     async fn next(&mut self) -> Option<Bytes> {
         match self.next {
@@ -132,7 +135,11 @@ impl Reader {
                 Some(first.into())
             }
             Some(next) => {
-                match timeout(ALIVE, self.view.changed()).await {
+                let changed = timeout(ALIVE, self.view.changed()).await;
+                if !self.live.context.access.is_open(&self.session) {
+                    return None;
+                }
+                match changed {
                     Err(_) => return Some(event("alive", "")),
                     Ok(changed) => changed.ok()?,
                 }

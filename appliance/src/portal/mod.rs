@@ -2,6 +2,9 @@
 //!
 //! | route | |
 //! |---|---|
+//! | `GET /claim`, `POST /claim` | the first visit: choosing a password |
+//! | `GET /sign-in`, `POST /sign-in` | signing in |
+//! | `POST /sign-out` | and out |
 //! | `GET /` | the dashboard |
 //! | `POST /attach-all` | attach every device; leads back to the dashboard with the outcome |
 //! | `GET /vm` | who is paired; pairing, `?host=HOST&user=USER` fills the form |
@@ -18,6 +21,7 @@
 //! - [`server`]: listening, limits
 //! - [`routes`]: which handler answers what
 //! - [`guard`]: what every request must pass
+//! - [`entry`]: claiming, signing in and out
 //! - [`page`]: the HTML
 //! - [`live`]: the events
 //! - [`action`]: what a person asks for
@@ -32,6 +36,7 @@ mod action;
 mod assets;
 mod context;
 mod download;
+mod entry;
 mod guard;
 mod live;
 mod machine;

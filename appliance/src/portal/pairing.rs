@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     Context,
+    guard::visitor::Visitor,
     page::vm::{self as page, Note, Target},
 };
 use crate::{
@@ -56,7 +57,11 @@ impl Entry {
 }
 
 /// `GET /vm`
-pub(super) async fn show(request: HttpRequest, context: web::Data<Context>) -> HttpResponse {
+pub(super) async fn show(
+    request: HttpRequest,
+    visitor: Visitor,
+    context: web::Data<Context>,
+) -> HttpResponse {
     // An address that cannot be read counts as one without a query.
     let entry = web::Query::<Entry>::from_query(request.query_string())
         .map(web::Query::into_inner)
@@ -77,11 +82,15 @@ pub(super) async fn show(request: HttpRequest, context: web::Data<Context>) -> H
         "parted" | "parting" | "none" => Some(parted(&context, &entry.outcome).await),
         _ => None,
     };
-    page::page(&context, StatusCode::OK, &target, note).await
+    page::page(&context, &visitor, StatusCode::OK, &target, note).await
 }
 
 /// `POST /vm/pair`
-pub(super) async fn pair(context: web::Data<Context>, entry: web::Form<Entry>) -> HttpResponse {
+pub(super) async fn pair(
+    context: web::Data<Context>,
+    visitor: Visitor,
+    entry: web::Form<Entry>,
+) -> HttpResponse {
     let target = entry.target();
     let order = SetUp {
         pairing: Pairing {
@@ -106,20 +115,20 @@ pub(super) async fn pair(context: web::Data<Context>, entry: web::Form<Entry>) -
             back("paired")
         }
         Err(error) => {
-            let (status, text) = page::refusal(&target, &confirmed, &error);
+            let (status, text) = page::refusal(&visitor, &target, &confirmed, &error);
             let note = Note { good: false, text };
-            page::page(&context, status, &target, Some(note)).await
+            page::page(&context, &visitor, status, &target, Some(note)).await
         }
     }
 }
 
 /// `GET /vm/disconnect`
-pub(super) async fn ask_to_part(context: web::Data<Context>) -> HttpResponse {
-    page::parting(&context).await
+pub(super) async fn ask_to_part(context: web::Data<Context>, visitor: Visitor) -> HttpResponse {
+    page::parting(&context, &visitor).await
 }
 
-/// `POST /vm/disconnect`. The body is read, so that its limit applies.
-pub(super) async fn part(context: web::Data<Context>, _body: web::Bytes) -> HttpResponse {
+/// `POST /vm/disconnect`
+pub(super) async fn part(context: web::Data<Context>, visitor: Visitor) -> HttpResponse {
     match context.pairer.end().await {
         Ok(None) => back("none"),
         Ok(Some(_)) => {
@@ -136,9 +145,9 @@ pub(super) async fn part(context: web::Data<Context>, _body: web::Bytes) -> Http
         }
         Err(error) => {
             let target = Target::first(&context.view.borrow());
-            let (status, text) = page::refusal(&target, &[], &error);
+            let (status, text) = page::refusal(&visitor, &target, &[], &error);
             let note = Note { good: false, text };
-            page::page(&context, status, &target, Some(note)).await
+            page::page(&context, &visitor, status, &target, Some(note)).await
         }
     }
 }

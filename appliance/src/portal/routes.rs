@@ -6,7 +6,9 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
-use super::{action, assets, download, live, machine, page, pairing};
+use super::{
+    action, assets, download, entry, guard::visitor::Visitor, live, machine, page, pairing,
+};
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.
 const LARGEST_BODY: usize = 4096;
@@ -16,6 +18,17 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config
         .app_data(web::PayloadConfig::new(LARGEST_BODY))
         .app_data(web::FormConfig::default().limit(LARGEST_BODY))
+        .service(
+            page_and_form_at("/claim")
+                .route(reading().to(entry::claim_page))
+                .route(web::post().to(entry::claim)),
+        )
+        .service(
+            page_and_form_at("/sign-in")
+                .route(reading().to(entry::sign_in_page))
+                .route(web::post().to(entry::sign_in)),
+        )
+        .service(form_at("/sign-out").route(web::post().to(entry::sign_out)))
         .service(page_at("/").route(reading().to(page::dashboard)))
         .service(form_at("/attach-all").route(web::post().to(action::attach_all)))
         .service(page_at("/vm").route(reading().to(pairing::show)))
@@ -31,7 +44,9 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(page_at("/packages/{name}").route(reading().to(download::get)))
         .service(page_at("/healthz").route(reading().to(machine::healthz)))
         .service(page_at("/api/v1/status").route(reading().to(machine::status)))
-        .default_service(web::to(async || page::not_found()));
+        .default_service(web::to(async |visitor: Visitor| {
+            page::not_found(Some(&visitor))
+        }));
 }
 
 fn reading() -> actix_web::Route {
@@ -46,6 +61,11 @@ fn page_at(path: &str) -> Resource {
 /// Something that changes something.
 fn form_at(path: &str) -> Resource {
     web::resource(path).default_service(web::to(async || wrong_method("POST")))
+}
+
+/// Something that can be read, and changes something.
+fn page_and_form_at(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(async || wrong_method("GET, HEAD, POST")))
 }
 
 fn wrong_method(allowed: &'static str) -> HttpResponse {

@@ -154,6 +154,7 @@ impl Portal {
                 .app_data(web::Data::new(context.clone()))
                 .app_data(web::Data::new(live.clone()))
                 .configure(routes::configure)
+                .wrap(from_fn(guard::visitor::check))
                 .wrap(from_fn(guard::origin::check))
                 .wrap(from_fn(guard::host::check))
                 .wrap(guard::headers::headers())

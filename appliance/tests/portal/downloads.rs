@@ -11,7 +11,7 @@ const HOST: &str = "host: 192.168.1.7:8080";
 
 #[tokio::test]
 async fn the_page_offers_each_package_with_version_size_and_digest() {
-    let rig = Rig::new(sample::every_state());
+    let rig = Rig::new(sample::every_state()).await;
     let page = rig.request("GET /downloads", &[HOST], "").await;
     assert_eq!(page.status, 200);
     for text in [
@@ -36,7 +36,7 @@ async fn the_page_offers_each_package_with_version_size_and_digest() {
 
 #[tokio::test]
 async fn without_packages_and_devices_the_page_says_so() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
     for (name, _) in PACKAGES {
         std::fs::remove_file(rig.packages.path().join(name)).unwrap();
     }
@@ -51,14 +51,14 @@ async fn names_from_the_vm_do_not_become_commands() {
     let tty = ("/dev/ttyUSB0", "x; reboot #<script>");
     let mut view = sample::connected();
     view.devices = vec![sample::attached("1-1", "Evil", &[tty], "cp210x")];
-    let rig = Rig::new(view);
+    let rig = Rig::new(view).await;
     let page = rig.get("/downloads").await.body;
     assert!(!page.contains("reboot"), "{page}");
 }
 
 #[tokio::test]
 async fn a_package_comes_whole_in_parts_or_not_at_all() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
     let path = format!("/packages/{}", PACKAGES[0].0);
     let whole = rig.get(&path).await;
     assert_eq!((whole.status, whole.body.as_str()), (200, "0123456789"));
@@ -95,7 +95,7 @@ async fn a_package_comes_whole_in_parts_or_not_at_all() {
 
 #[tokio::test]
 async fn nothing_but_packages_is_given_out() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
     let beside = rig.packages.path().join("secret.deb");
     std::fs::write(beside, "secret").unwrap();
     for name in [
@@ -120,7 +120,7 @@ async fn nothing_but_packages_is_given_out() {
 
 #[tokio::test]
 async fn an_older_helper_is_offered_an_upgrade() {
-    let rig = Rig::new(sample::connected());
+    let rig = Rig::new(sample::connected()).await;
     assert!(!rig.get("/").await.body.contains("upgrade the VM"));
     let mut view = sample::connected();
     if let SessionView::Up { hello } = &mut view.session {

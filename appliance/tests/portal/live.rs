@@ -22,9 +22,12 @@ struct Reader {
 impl Reader {
     /// Ask for events; the status of the answer.
     async fn open(rig: &Rig) -> (Self, u16) {
+        let cookie = &rig.session().await.cookie;
+        let request = format!(
+            "GET /events HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n"
+        );
         let mut stream = rig.connect().await;
-        let request = b"GET /events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
         let unread = String::new();
         let mut reader = Self { stream, unread };
         let head = reader.until("\r\n\r\n").await.unwrap();
@@ -65,7 +68,7 @@ fn with_device(name: &str) -> Arc<View> {
 
 #[tokio::test]
 async fn a_reader_gets_a_picture_and_then_the_changes() {
-    let rig = Rig::new(sample::connected());
+    let rig = Rig::new(sample::connected()).await;
     let (mut reader, status) = Reader::open(&rig).await;
     assert_eq!(status, 200);
     let first = reader.picture().await.unwrap();
@@ -81,7 +84,7 @@ async fn a_reader_gets_a_picture_and_then_the_changes() {
 
 #[tokio::test]
 async fn many_changes_become_few_events_and_the_last_one_counts() {
-    let rig = Rig::new(sample::connected());
+    let rig = Rig::new(sample::connected()).await;
     let (mut reader, _) = Reader::open(&rig).await;
     let begun = Instant::now();
     for n in 0..500 {
@@ -101,7 +104,7 @@ async fn many_changes_become_few_events_and_the_last_one_counts() {
 
 #[tokio::test]
 async fn a_reader_that_lags_gets_the_latest() {
-    let rig = Rig::new(sample::connected());
+    let rig = Rig::new(sample::connected()).await;
     let (mut reader, _) = Reader::open(&rig).await;
     // Large enough to fill every buffer on the way, while nobody reads.
     let mut view = sample::connected();
@@ -123,7 +126,7 @@ async fn a_reader_that_lags_gets_the_latest() {
 
 #[tokio::test]
 async fn readers_beyond_the_limit_are_told_so_and_places_become_free() {
-    let rig = Rig::new(sample::connected());
+    let rig = Rig::new(sample::connected()).await;
     let mut readers = Vec::new();
     for _ in 0..MOST_READERS {
         let (reader, status) = Reader::open(&rig).await;
@@ -147,9 +150,20 @@ async fn readers_beyond_the_limit_are_told_so_and_places_become_free() {
 
 #[tokio::test]
 async fn events_end_with_the_manager() {
-    let rig = Rig::new(sample::connected());
+    let rig = Rig::new(sample::connected()).await;
     let (mut reader, _) = Reader::open(&rig).await;
     reader.picture().await.unwrap();
     drop(rig.view);
     assert_eq!(reader.picture().await, None);
+}
+
+#[tokio::test]
+async fn events_end_with_the_session() {
+    let rig = Rig::new(sample::connected()).await;
+    let (mut reader, _) = Reader::open(&rig).await;
+    reader.picture().await.unwrap();
+    rig.access.sign_out_everywhere();
+    rig.view.send_replace(with_device("A secret board"));
+    assert_eq!(reader.picture().await, None);
+    assert_eq!(Reader::open(&rig).await.1, 401);
 }

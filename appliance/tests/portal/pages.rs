@@ -12,7 +12,7 @@ use super::{
 
 #[tokio::test]
 async fn the_dashboard_shows_every_state() {
-    let rig = Rig::new(sample::every_state());
+    let rig = Rig::new(sample::every_state()).await;
     let page = rig.get("/").await;
     assert_eq!(page.status, 200);
     for text in [
@@ -49,7 +49,7 @@ async fn the_dashboard_shows_every_state() {
 
 #[tokio::test]
 async fn empty_states_say_what_to_do() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
     let page = rig.get("/").await.body;
     assert!(page.contains("Plug a USB serial board"), "{page}");
     assert!(page.contains("<a href=\"/vm\">Pair one</a>"), "{page}");
@@ -57,7 +57,7 @@ async fn empty_states_say_what_to_do() {
 
 #[tokio::test]
 async fn each_failure_shows_its_sentence_and_remedy() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
     let kinds = [
         (FailureKind::Config, "Pairing file is wrong"),
         (FailureKind::Key, "Pi’s key is missing"),
@@ -88,7 +88,7 @@ async fn hostile_texts_are_shown_harmlessly() {
     device.facts.product_name = Some("\"'><script>alert(1)</script>\u{202e}fdp\u{2066}".into());
     device.facts.manufacturer = Some("a\r\n\r\n<img src=x onerror=alert(1)>\u{0}\u{1b}[2J".into());
     device.facts.serial = Some(long.clone());
-    let rig = Rig::new(view);
+    let rig = Rig::new(view).await;
     let page = rig.get("/").await.body;
     assert!(!page.contains("<script>alert"), "{page}");
     assert!(!page.contains("<img"), "{page}");
@@ -105,7 +105,7 @@ async fn hostile_texts_are_shown_harmlessly() {
 
 #[tokio::test]
 async fn the_status_for_programs() {
-    let rig = Rig::new(sample::every_state());
+    let rig = Rig::new(sample::every_state()).await;
     let answer = rig.get("/api/v1/status").await;
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let status: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
@@ -121,7 +121,7 @@ async fn the_status_for_programs() {
 
 #[tokio::test]
 async fn health_follows_the_manager() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
     let answer = rig.get("/healthz").await;
     assert_eq!((answer.status, answer.body.trim()), (200, "ok"));
     rig.alive.store(false, Ordering::Relaxed);
@@ -130,7 +130,7 @@ async fn health_follows_the_manager() {
 
 #[tokio::test]
 async fn attach_all_leads_back_with_its_outcome() {
-    let mut rig = Rig::new(sample::connected());
+    let mut rig = Rig::new(sample::connected()).await;
     let answer = rig.post("/attach-all").await;
     assert_eq!(answer.status, 303);
     assert_eq!(rig.commands.recv().await, Some(Command::AttachAll));
@@ -159,7 +159,7 @@ async fn attach_all_leads_back_with_its_outcome() {
 
 #[tokio::test]
 async fn the_first_load_is_small_and_needs_nothing_from_elsewhere() {
-    let rig = Rig::new(sample::every_state());
+    let rig = Rig::new(sample::every_state()).await;
     let page = rig.get("/").await;
     let mut bytes = page.head.len() + page.body.len();
     let mut requests = 1;
@@ -179,12 +179,11 @@ async fn the_first_load_is_small_and_needs_nothing_from_elsewhere() {
 
 #[tokio::test]
 async fn the_portal_stops_when_told_even_with_readers() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
+    let cookie = rig.session().await.cookie.clone();
     let mut stream = rig.connect().await;
-    stream
-        .write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        .await
-        .unwrap();
+    let request = format!("GET /events HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     // A reader from here on; one that is only about to ask may be reset instead.
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();

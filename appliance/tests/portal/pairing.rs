@@ -23,7 +23,7 @@ fn pair(rig: &Rig, host: &str) {
 
 #[tokio::test]
 async fn the_form_has_what_is_paired_or_chosen() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
     let page = rig.get("/vm").await;
     assert_eq!(page.status, 200);
     let key = Key::ensure(&rig.dir.path().join("ssh")).await.unwrap();
@@ -50,7 +50,7 @@ async fn the_form_has_what_is_paired_or_chosen() {
 
 #[tokio::test]
 async fn what_cannot_be_paired_is_said_and_kept_in_the_form() {
-    let mut rig = Rig::new(sample::empty());
+    let mut rig = Rig::new(sample::empty()).await;
     let cases = [
         ("host=a+b&user=dev", 422, "&quot;a b&quot; is no host"),
         ("host=vm&user=a%2Fb", 422, "&quot;a/b&quot; is no user name"),
@@ -58,12 +58,12 @@ async fn what_cannot_be_paired_is_said_and_kept_in_the_form() {
         ("host=127.0.0.1&user=me", 502, "showed no SSH host key"),
     ];
     for (fields, status, text) in cases {
-        let page = rig.post_form("/vm/pair", fields).await;
+        let page = rig.post_encoded("/vm/pair", fields).await;
         assert_eq!(page.status, status, "{fields}");
         assert!(page.body.contains(text), "{text}: {}", page.body);
     }
     let page = rig
-        .post_form("/vm/pair", "host=127.0.0.1&user=me")
+        .post_encoded("/vm/pair", "host=127.0.0.1&user=me")
         .await
         .body;
     assert!(page.contains("value=\"127.0.0.1\"") && page.contains("value=\"me\""));
@@ -73,7 +73,7 @@ async fn what_cannot_be_paired_is_said_and_kept_in_the_form() {
 
 #[tokio::test]
 async fn disconnecting_asks_first_and_says_what_remains() {
-    let rig = Rig::new(sample::every_state());
+    let rig = Rig::new(sample::every_state()).await;
     pair(&rig, "build-vm.local");
     let question = rig.get("/vm/disconnect").await.body;
     for text in ["dev@build-vm.local?", "/dev/ttyUSB0", "Stay paired"] {
@@ -113,10 +113,10 @@ async fn disconnecting_asks_first_and_says_what_remains() {
 
 #[tokio::test]
 async fn a_damaged_record_can_be_removed() {
-    let rig = Rig::new(sample::empty());
+    let rig = Rig::new(sample::empty()).await;
     let vm_conf = rig.dir.path().join("vm.conf");
     fs::write(&vm_conf, "nonsense\n").unwrap();
-    let page = rig.post_form("/vm/pair", "host=vm&user=dev").await;
+    let page = rig.post_encoded("/vm/pair", "host=vm&user=dev").await;
     assert_eq!(page.status, 422);
     assert!(page.body.contains("line 1"), "{}", page.body);
     assert_eq!(rig.post("/vm/disconnect").await.status, 303);
@@ -125,7 +125,7 @@ async fn a_damaged_record_can_be_removed() {
 
 #[tokio::test]
 async fn pairing_from_elsewhere_is_refused() {
-    let mut rig = Rig::new(sample::connected());
+    let mut rig = Rig::new(sample::connected()).await;
     pair(&rig, "build-vm.local");
     for path in ["/vm/pair", "/vm/disconnect"] {
         for origin in ["origin: http://evil.example", "accept: */*"] {
@@ -136,9 +136,11 @@ async fn pairing_from_elsewhere_is_refused() {
     }
     assert_eq!(rig.get("/vm/pair").await.status, 405);
     let large = format!("host={}", "x".repeat(100_000));
-    assert_eq!(rig.post_form("/vm/pair", &large).await.status, 413);
+    assert_eq!(rig.post_encoded("/vm/pair", &large).await.status, 413);
     assert_eq!(
-        rig.post_form("/vm/pair", "host=%ff&user=%00").await.status,
+        rig.post_encoded("/vm/pair", "host=%ff&user=%00")
+            .await
+            .status,
         422
     );
     assert!(record(&rig).is_some());

@@ -1,7 +1,12 @@
 //! A portal on a free port, and a client that sends what it is told to.
+//!
+//! The client is signed in unless it is told not to be: [`Rig::get`], [`Rig::post`],
+//! [`Rig::post_form`] and [`Rig::request`] send the session's cookie, the posts its form token, too.
+//! [`Rig::stranger`] and [`Rig::raw`] send what they are given.
 
 use std::{
     fmt::Write as _,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,16 +15,18 @@ use std::{
 };
 
 use appliance::{
+    access::{self, Access, Cost},
     history::{Options, Store},
     manager::{Command, View},
     portal::{Context, Packages, Portal, PortalError},
     vm::{Config, Pairer},
 };
 use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{mpsc, oneshot, watch},
+    sync::{OnceCell, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -27,17 +34,49 @@ use tokio::{
 /// Nothing here takes that long.
 pub const CEILING: Duration = Duration::from_secs(20);
 
+/// The password that the rig claims its portal with.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// The header that a browser sends with each of the portal's own forms, and the form's kind.
+pub const OWN_FORM: [&str; 3] = [
+    "host: localhost:8080",
+    "origin: http://localhost:8080",
+    "content-type: application/x-www-form-urlencoded",
+];
+
+/// A session: the cookie, and the token of its forms.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    pub cookie: String,
+    pub form_token: String,
+}
+
 pub struct Rig {
     pub address: std::net::SocketAddr,
     pub view: watch::Sender<Arc<View>>,
     pub commands: mpsc::Receiver<Command>,
     pub alive: Arc<AtomicBool>,
-    /// The places of the pairing.
-    pub dir: tempfile::TempDir,
+    /// The places of the password and the pairing.
+    pub dir: TempDir,
     pub stop: oneshot::Sender<()>,
     /// The folder of the packages: two of them.
-    pub packages: tempfile::TempDir,
+    pub packages: TempDir,
     pub served: JoinHandle<Result<(), PortalError>>,
+    pub access: Access,
+    signed_in: OnceCell<SignedIn>,
+}
+
+/// Access as on a Pi that was just started, but at little cost.
+pub fn access_config(folder: &Path) -> access::Config {
+    access::Config {
+        password: folder.join("portal/password"),
+        reset: folder.join("reset-password"),
+        uptime: || Duration::from_mins(1),
+        cost: Cost {
+            memory_kib: 8,
+            passes: 1,
+        },
+    }
 }
 
 pub struct Answer {
@@ -56,7 +95,7 @@ impl Answer {
 }
 
 /// The places of the pairing, below a directory.
-fn config(dir: &std::path::Path) -> Config {
+fn config(dir: &Path) -> Config {
     let mut config = Config::new(PiHello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -72,16 +111,24 @@ fn config(dir: &std::path::Path) -> Config {
 }
 
 impl Rig {
-    pub fn new(view: View) -> Self {
+    pub async fn new(view: View) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = access_config(dir.path());
+        Self::with(view, dir, config).await
+    }
+
+    /// One with these places for the password and the pairing.
+    pub async fn with(view: View, dir: TempDir, access: access::Config) -> Self {
+        let access = Access::open(access).await;
         let (view, receiver) = watch::channel(Arc::new(view));
         let (sender, commands) = mpsc::channel(4);
         let alive = Arc::new(AtomicBool::new(true));
-        let dir = tempfile::tempdir().unwrap();
         let packages = packages();
         let context = Context {
             view: receiver,
             commands: sender,
             pairer: Pairer::new(config(dir.path()), Arc::new(|| {})),
+            access: access.clone(),
             started: Instant::now(),
             alive: {
                 let alive = Arc::clone(&alive);
@@ -105,6 +152,8 @@ impl Rig {
             served: tokio::spawn(portal.run(async {
                 let _ = stopped.await;
             })),
+            access,
+            signed_in: OnceCell::new(),
         }
     }
 
@@ -125,8 +174,36 @@ impl Rig {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// A request with these header lines.
-    pub async fn request(&self, line: &str, headers: &[&str], body: &str) -> Answer {
+    /// The session of this rig's client; the first call claims the portal.
+    pub async fn session(&self) -> &SignedIn {
+        let claim = async {
+            let form = [("password", PASSWORD), ("again", PASSWORD)];
+            let answer = self.stranger_form("/claim", &form).await;
+            assert_eq!(answer.status, 303, "{}", answer.body);
+            self.session_of(&answer).await
+        };
+        self.signed_in.get_or_init(|| claim).await
+    }
+
+    /// The session that an answer begins.
+    pub async fn session_of(&self, answer: &Answer) -> SignedIn {
+        let set = answer.header("set-cookie").unwrap();
+        let cookie = set.split(';').next().unwrap().to_owned();
+        let header = format!("cookie: {cookie}");
+        let page = self
+            .stranger("GET /", &["host: localhost", &header], "")
+            .await;
+        let form_token = page
+            .body
+            .split_once("name=\"form_token\" value=\"")
+            .and_then(|(_, rest)| rest.split_once('"'))
+            .map(|(token, _)| token.to_owned())
+            .unwrap();
+        SignedIn { cookie, form_token }
+    }
+
+    /// A request with these header lines and nothing else.
+    pub async fn stranger(&self, line: &str, headers: &[&str], body: &str) -> Answer {
         let mut text = format!("{line} HTTP/1.1\r\nconnection: close\r\n");
         for header in headers {
             let _ = write!(text, "{header}\r\n");
@@ -143,6 +220,20 @@ impl Rig {
         }
     }
 
+    /// A form of a browser that is not signed in.
+    pub async fn stranger_form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let body = encoded(fields);
+        self.stranger(&format!("POST {path}"), &OWN_FORM, &body)
+            .await
+    }
+
+    /// A request with these header lines and the session's cookie.
+    pub async fn request(&self, line: &str, headers: &[&str], body: &str) -> Answer {
+        let cookie = format!("cookie: {}", self.session().await.cookie);
+        let headers = [headers, &[&cookie]].concat();
+        self.stranger(line, &headers, body).await
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.request(&format!("GET {path}"), &["host: localhost:8080"], "")
             .await
@@ -150,17 +241,18 @@ impl Rig {
 
     /// As a browser sends the portal's own form.
     pub async fn post(&self, path: &str) -> Answer {
-        self.post_form(path, "").await
+        self.post_form(path, &[]).await
     }
 
-    /// The same with fields, encoded.
-    pub async fn post_form(&self, path: &str, fields: &str) -> Answer {
-        let headers = [
-            "host: localhost:8080",
-            "origin: http://localhost:8080",
-            "content-type: application/x-www-form-urlencoded",
-        ];
-        self.request(&format!("POST {path}"), &headers, fields)
+    /// As a browser sends the portal's own form with these fields and the form token.
+    pub async fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.post_encoded(path, &encoded(fields)).await
+    }
+
+    /// The same with fields that are encoded already, rightly or wrongly.
+    pub async fn post_encoded(&self, path: &str, fields: &str) -> Answer {
+        let body = format!("form_token={}&{fields}", self.session().await.form_token);
+        self.request(&format!("POST {path}"), &OWN_FORM, &body)
             .await
     }
 }
@@ -171,10 +263,15 @@ pub const PACKAGES: [(&str, &str); 2] = [
     ("usbip-vm-helper-0.1.0-amd64.tar.gz", "abc"),
 ];
 
-fn packages() -> tempfile::TempDir {
+fn packages() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, content) in PACKAGES {
         std::fs::write(dir.path().join(name), content).unwrap();
     }
     dir
+}
+
+fn encoded(fields: &[(&str, &str)]) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.extend_pairs(fields).finish()
 }

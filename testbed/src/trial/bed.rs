@@ -1,6 +1,7 @@
 //! The paired machines with the product on them.
 
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use protocol::line::{Answer, Reply, VmStatus};
@@ -33,6 +34,8 @@ impl Drop for Undo<'_> {
 pub struct Bed {
     /// The machines.
     pub pair: Pair,
+    /// The cookie of the session with the portal, once there is one.
+    pub(super) cookie: Mutex<Option<String>>,
 }
 
 impl Bed {
@@ -52,7 +55,10 @@ impl Bed {
         let pair = Pair::start(&options, &|line| {
             eprintln!("[{:5.1} s] {line}", begin.elapsed().as_secs_f64());
         })?;
-        let bed = Self { pair };
+        let bed = Self {
+            pair,
+            cookie: Mutex::default(),
+        };
         bed.pair.pair()?;
         bed.session()?;
         eprintln!("[{:5.1} s] paired", begin.elapsed().as_secs_f64());

@@ -6,22 +6,18 @@ use actix_web::{
     Error, HttpResponse,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
-    http::{
-        Method,
-        header::{self, HeaderMap},
-    },
+    http::header::{self, HeaderMap},
     middleware::Next,
 };
 
-use super::host::host;
+use super::{host::host, reads};
 
 /// Let changes through only where they come from the portal's own pages.
 pub(in super::super) async fn check(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    if reads || is_own(request.headers()) {
+    if reads(request.method()) || is_own(request.headers()) {
         return next.call(request).await;
     }
     let response = HttpResponse::Forbidden()

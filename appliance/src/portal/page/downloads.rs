@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::{
     super::{
         Context,
-        guard::host::host,
+        guard::{host::host, visitor::Visitor},
         packages::{Format, Package},
     },
     containers,
@@ -17,6 +17,7 @@ use super::{
 /// `GET /downloads`
 pub(in super::super) async fn page(
     request: HttpRequest,
+    visitor: Visitor,
     context: web::Data<Context>,
 ) -> HttpResponse {
     let packages = context.packages.list().await;
@@ -41,7 +42,7 @@ pub(in super::super) async fn page(
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(frame::frame("Downloads", &body).into_string())
+        .body(frame::frame("Downloads", &visitor, &body).into_string())
 }
 
 fn offered(packages: &[Package]) -> Markup {

@@ -1,6 +1,7 @@
 //! The HTML.
 //!
 //! - [`frame`]: what surrounds every page
+//! - [`entry`]: claiming and signing in
 //! - [`session`]: the pairing and the session with the VM
 //! - [`device`]: one plugged-in device
 //! - [`vm`]: the page about the VM
@@ -15,7 +16,8 @@ mod containers;
 mod copy;
 mod device;
 pub(super) mod downloads;
-mod frame;
+pub(super) mod entry;
+pub(super) mod frame;
 mod session;
 pub(super) mod vm;
 
@@ -28,15 +30,20 @@ use actix_web::{
 };
 use maud::{Markup, html};
 
-use super::{Context, action::Outcome, text::shown};
+use super::{Context, action::Outcome, guard::visitor::Visitor, text::shown};
 use crate::manager::{View, view::DeviceState};
 
 /// `GET /`
-pub(super) async fn dashboard(request: HttpRequest, context: web::Data<Context>) -> HttpResponse {
+pub(super) async fn dashboard(
+    request: HttpRequest,
+    visitor: Visitor,
+    context: web::Data<Context>,
+) -> HttpResponse {
     let view = context.view.borrow().clone();
     let outcome = Outcome::from_query(request.query_string());
     let page = frame::frame(
         "Devices",
+        &visitor,
         &html! {
             p #connection role="status" hidden {}
             @if let Some(outcome) = outcome {
@@ -73,9 +80,8 @@ pub(super) fn live_part(context: &Context, view: &Arc<View>) -> Markup {
                 // The same in every picture, so that the button never changes under a finger.
                 div #devices-top .top {
                     h2 #devices-title { "Serial devices" }
-                    form method="post" action="/attach-all" {
-                        button type="submit" title="Also those that are held back" { "Attach all" }
-                    }
+                    button type="submit" form="act" formaction="/attach-all"
+                        title="Also those that are held back" { "Attach all" }
                 }
                 ul #offered .devices {
                     @for device in &offered {
@@ -127,7 +133,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A page as an answer that no cache keeps.
-fn reply(status: StatusCode, page: &Markup) -> HttpResponse {
+pub(super) fn reply(status: StatusCode, page: &Markup) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -135,14 +141,15 @@ fn reply(status: StatusCode, page: &Markup) -> HttpResponse {
 }
 
 /// The answer where there is nothing.
-pub(super) fn not_found() -> HttpResponse {
-    let page = frame::frame(
-        "Not found",
-        &html! {
-            h2 { "There is nothing at this address" }
-            p { a href="/" { "Back to the devices" } }
-        },
-    );
+pub(super) fn not_found(visitor: Option<&Visitor>) -> HttpResponse {
+    let content = html! {
+        h2 { "There is nothing at this address" }
+        p { a href="/" { "Back to the devices" } }
+    };
+    let page = match visitor {
+        Some(visitor) => frame::frame("Not found", visitor, &content),
+        None => frame::bare("Not found", &content),
+    };
     HttpResponse::NotFound()
         .content_type("text/html; charset=utf-8")
         .body(page.into_string())

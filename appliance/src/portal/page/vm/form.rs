@@ -3,7 +3,11 @@
 use maud::{Markup, html};
 
 use super::{
-    super::{super::text::shown, command},
+    super::{
+        super::{guard::visitor::Visitor, text::shown},
+        command,
+        frame::form_token,
+    },
     Target,
 };
 use crate::vm::{
@@ -12,11 +16,12 @@ use crate::vm::{
 };
 
 /// The form for pairing.
-pub(super) fn section(target: &Target, paired: bool) -> Markup {
+pub(super) fn section(visitor: &Visitor, target: &Target, paired: bool) -> Markup {
     html! {
         section #pair aria-labelledby="pair-title" {
             h2 #pair-title { @if paired { "Test or change the pairing" } @else { "Pair with a VM" } }
             form #vm-form .fields method="post" action="/vm/pair" {
+                (form_token(visitor))
                 (fields(target))
                 div.buttons {
                     button type="submit" { "Set up pairing" }
@@ -43,6 +48,7 @@ fn fields(target: &Target) -> Markup {
 
 /// The same request again, with what the person is asked to let pass.
 pub(super) fn again(
+    visitor: &Visitor,
     target: &Target,
     confirmed: &[String],
     replaces: Option<&str>,
@@ -50,6 +56,7 @@ pub(super) fn again(
 ) -> Markup {
     html! {
         form method="post" action="/vm/pair" {
+            (form_token(visitor))
             input type="hidden" name="host" value=(target.host);
             input type="hidden" name="user" value=(target.user);
             input type="hidden" name="confirmed" value=(confirmed.join(" "));

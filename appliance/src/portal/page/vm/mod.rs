@@ -14,7 +14,10 @@ mod refusal;
 use actix_web::{HttpResponse, http::StatusCode};
 use maud::{Markup, html};
 
-use super::{super::Context, frame, reply, session};
+use super::{
+    super::{Context, guard::visitor::Visitor},
+    frame, reply, session,
+};
 use crate::{manager::View, vm::Pairing};
 
 pub(in super::super) use parting::{parting, remains};
@@ -56,6 +59,7 @@ impl Target {
 /// The page.
 pub(in super::super) async fn page(
     context: &Context,
+    visitor: &Visitor,
     status: StatusCode,
     target: &Target,
     note: Option<Note>,
@@ -70,7 +74,7 @@ pub(in super::super) async fn page(
         div #live {
             (session::section(&view))
         }
-        (form::section(target, view.pairing.is_some()))
+        (form::section(visitor, target, view.pairing.is_some()))
         (form::key(&target.user, &key))
         @if view.pairing.is_some() {
             section #part aria-labelledby="part-title" {
@@ -80,5 +84,5 @@ pub(in super::super) async fn page(
             }
         }
     };
-    reply(status, &frame::frame("VM", &body))
+    reply(status, &frame::frame("VM", visitor, &body))
 }

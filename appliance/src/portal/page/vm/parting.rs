@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, http::StatusCode};
 use maud::{Markup, html};
 
 use super::super::{
-    super::{Context, text::shown},
+    super::{Context, guard::visitor::Visitor, text::shown},
     command, frame, reply,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Asks whether to end the pairing, and says what that means.
-pub(in super::super::super) async fn parting(context: &Context) -> HttpResponse {
+pub(in super::super::super) async fn parting(context: &Context, visitor: &Visitor) -> HttpResponse {
     let view = context.view.borrow().clone();
     let attached: Vec<&str> = view
         .devices
@@ -48,6 +48,7 @@ pub(in super::super::super) async fn parting(context: &Context) -> HttpResponse 
                 }
                 p.why { "The Pi forgets the VM and its host key. Names and rules of devices stay." }
                 form method="post" action="/vm/disconnect" {
+                    (frame::form_token(visitor))
                     div.buttons {
                         button.danger type="submit" { "Disconnect" }
                         a href="/vm" { "Stay paired" }
@@ -59,7 +60,7 @@ pub(in super::super::super) async fn parting(context: &Context) -> HttpResponse 
             }
         }
     };
-    reply(StatusCode::OK, &frame::frame("Disconnect", &body))
+    reply(StatusCode::OK, &frame::frame("Disconnect", visitor, &body))
 }
 
 /// What remains on the VM after that, and how it goes.

@@ -4,13 +4,17 @@ use actix_web::http::StatusCode;
 use maud::{Markup, html};
 
 use super::{
-    super::{super::text::shown, chain},
+    super::{
+        super::{guard::visitor::Visitor, text::shown},
+        chain,
+    },
     Target, form,
 };
 use crate::vm::{Pairing, PublicKey, pairing::PairError};
 
 /// The status of the answer, and what to say.
 pub(in super::super::super) fn refusal(
+    visitor: &Visitor,
     target: &Target,
     confirmed: &[String],
     error: &PairError,
@@ -32,7 +36,7 @@ pub(in super::super::super) fn refusal(
             html! {
                 p { b { "Is this the VM?" } " " (target.host) " shows these host keys. Compare one of them with the VM’s own." }
                 (form::keys(shown))
-                (form::again(target, &fingerprints(shown), None, "It is: set up pairing"))
+                (form::again(visitor, target, &fingerprints(shown), None, "It is: set up pairing"))
             },
         ),
         PairError::Changed { confirmed, shown } => (
@@ -42,7 +46,7 @@ pub(in super::super::super) fn refusal(
                     code { (confirmed.join(" ")) } "; now " (target.host) " shows another one. \
                     Somebody else may be answering at this address. Nothing was changed." }
                 (form::keys(shown))
-                (form::again(target, &fingerprints(shown), None, "This one is right: set up pairing"))
+                (form::again(visitor, target, &fingerprints(shown), None, "This one is right: set up pairing"))
             },
         ),
         PairError::Replaces { old, pinned } => (
@@ -58,7 +62,7 @@ pub(in super::super::super) fn refusal(
                 } @else {
                     p { "Devices that are attached there are detached and attached to the new VM." }
                 }
-                (form::again(target, confirmed, Some(&name(old)), "Replace it"))
+                (form::again(visitor, target, confirmed, Some(&name(old)), "Replace it"))
             },
         ),
         PairError::Busy => (

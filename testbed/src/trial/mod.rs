@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 pub use bed::{Bed, Undo};
+pub use portal::{Answer, PASSWORD};
 pub use serial::{Passed, Plug};
 
 use crate::machine::CEILING;

@@ -1,6 +1,7 @@
-//! What the Pi's portal says, asked as a browser on this host does.
+//! What the Pi's portal says, asked as a browser on this host does: signed in, after claiming the Pi where it is new.
 
-use std::io::{self, Read, Write};
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -9,73 +10,106 @@ use serde_json::Value;
 
 use super::{Bed, Error};
 
+/// The portal's password in the testbed.
+pub const PASSWORD: &str = "testbed password";
+
 /// How long the portal may take to answer.
 const ANSWER: Duration = Duration::from_secs(20);
-/// The password that the portal is claimed with.
-const PASSWORD: &str = "testbed-password";
 /// More than any page has.
 const LIMIT: u64 = 8 << 20;
 
-impl Bed {
-    /// A page of the portal, for somebody who is signed in: status code and body. Claims the portal, or
-    /// signs in, where that is needed.
-    pub fn page(&self, path: &str) -> Result<(u16, String), Error> {
-        let mut cookie = self.cookie.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cookie) = &*cookie {
-            let (code, _, body) = self.ask("GET", path, &format!("Cookie: {cookie}\r\n"), "")?;
-            if code != 401 && code != 303 {
-                return Ok((code, body));
-            }
-        }
-        let fresh = self.sign_in()?;
-        let (code, _, body) = self.ask("GET", path, &format!("Cookie: {fresh}\r\n"), "")?;
-        *cookie = Some(fresh);
-        Ok((code, body))
-    }
+/// What the portal answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub code: u16,
+    head: String,
+    /// The body.
+    pub body: String,
+}
 
-    /// A new session: its cookie.
-    fn sign_in(&self) -> Result<String, Error> {
-        let form = "Content-Type: application/x-www-form-urlencoded\r\n";
-        let mut last = String::new();
-        for (path, body) in [
-            ("/claim", format!("password={PASSWORD}&again={PASSWORD}")),
-            ("/sign-in", format!("password={PASSWORD}")),
-        ] {
-            let (_, head, body) = self.ask("POST", path, form, &body)?;
-            let cookie = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(": ")?;
-                let cookie = value.split(';').next()?;
-                name.eq_ignore_ascii_case("set-cookie")
-                    .then(|| cookie.to_owned())
-            });
-            if let Some(cookie) = cookie {
-                return Ok(cookie);
-            }
-            last = format!("{head}\r\n\r\n{body}");
-        }
-        Err(Error::Answer {
-            what: "the portal's sign-in",
-            answer: last,
+impl Answer {
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
         })
     }
 
-    /// What the portal answers: status code, head and body. HTTP/1.0, so that the body comes in one piece.
-    fn ask(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &str,
-        body: &str,
-    ) -> Result<(u16, String, String), Error> {
+    /// Whether it asks for a session.
+    fn is_to_a_stranger(&self) -> bool {
+        let leads_in = |to: &str| to.starts_with("/claim") || to.starts_with("/sign-in");
+        self.code == 401 || self.header("location").is_some_and(leads_in)
+    }
+}
+
+impl Bed {
+    /// A page of the portal: status code and body.
+    pub fn page(&self, path: &str) -> Result<(u16, String), Error> {
+        let answer = self.signed_in(|| self.ask("GET", path, ""))?;
+        Ok((answer.code, answer.body))
+    }
+
+    /// Sends a form as its page would. The values need no encoding.
+    pub fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Result<Answer, Error> {
+        self.signed_in(|| {
+            let page = self.ask("GET", "/", "")?;
+            let token = page
+                .body
+                .split_once("name=\"form_token\" value=\"")
+                .and_then(|(_, rest)| rest.split('"').next());
+            let Some(token) = token else {
+                return Ok(page);
+            };
+            let fields = fields.iter().copied().chain([("form_token", token)]);
+            self.ask("POST", path, &encoded(fields))
+        })
+    }
+
+    /// Asks; where the answer wants a session, gets one and asks again.
+    fn signed_in(&self, ask: impl Fn() -> Result<Answer, Error>) -> Result<Answer, Error> {
+        let answer = ask()?;
+        if !answer.is_to_a_stranger() {
+            return Ok(answer);
+        }
+        let claim = [("password", PASSWORD), ("again", PASSWORD)];
+        let mut entered = self.ask("POST", "/claim", &encoded(claim))?;
+        if entered.header("set-cookie").is_none() {
+            entered = self.ask("POST", "/sign-in", &encoded([("password", PASSWORD)]))?;
+        }
+        let cookie = entered
+            .header("set-cookie")
+            .and_then(|cookie| cookie.split(';').next());
+        let Some(cookie) = cookie else {
+            return Err(Error::Answer {
+                what: "the portal's sign-in",
+                answer: format!("{}\n\n{}", entered.head, entered.body),
+            });
+        };
+        *self.cookie.lock().unwrap_or_else(PoisonError::into_inner) = Some(cookie.to_owned());
+        ask()
+    }
+
+    /// One request. HTTP/1.0, so that the body comes in one piece.
+    fn ask(&self, method: &str, path: &str, form: &str) -> Result<Answer, Error> {
+        let cookie = self
+            .cookie
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .unwrap_or_default();
         let ask = || {
             let mut socket = TcpStream::connect(("127.0.0.1", self.pair.portal_port))?;
             socket.set_read_timeout(Some(ANSWER))?;
             socket.set_write_timeout(Some(ANSWER))?;
-            let length = body.len();
+            let length = form.len();
             write!(
                 socket,
-                "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\n{headers}\
-                 Content-Length: {length}\r\n\r\n{body}"
+                "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\n\
+                 Cookie: {cookie}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+                 Content-Length: {length}\r\n\r\n{form}"
             )?;
             let mut answer = String::new();
             socket.take(LIMIT).read_to_string(&mut answer)?;
@@ -86,8 +120,11 @@ impl Bed {
             source,
         })?;
         let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
-            let code = head.split(' ').nth(1)?.parse().ok()?;
-            Some((code, head.to_owned(), body.to_owned()))
+            Some(Answer {
+                code: head.split(' ').nth(1)?.parse().ok()?,
+                head: head.to_owned(),
+                body: body.to_owned(),
+            })
         });
         parts.ok_or(Error::Answer {
             what: "the portal",
@@ -112,5 +149,36 @@ impl Bed {
         let view = self.view()?;
         let devices = view["devices"].as_array();
         Ok(devices.and_then(|devices| devices.iter().find(|one| one["busid"] == busid).cloned()))
+    }
+}
+
+/// As a form's body.
+fn encoded<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut body = String::new();
+    for (name, value) in fields {
+        let _ = write!(body, "{}{name}=", if body.is_empty() { "" } else { "&" });
+        for byte in value.bytes() {
+            // Writing to a String cannot fail.
+            let _ = match byte {
+                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' => {
+                    write!(body, "{}", char::from(byte))
+                }
+                _ => write!(body, "%{byte:02X}"),
+            };
+        }
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_encoded_as_browsers_do() {
+        assert_eq!(
+            encoded([("a", "x y&z=ä"), ("b", "")]),
+            "a=x%20y%26z%3D%C3%A4&b="
+        );
     }
 }

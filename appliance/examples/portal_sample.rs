@@ -78,13 +78,14 @@ async fn main() -> Result<(), portal::PortalError> {
     config.control_dir = places.join("c");
     // Claimed with any password, and forgotten at the end.
     let folder = std::env::temp_dir().join(format!("portal-sample-{}", std::process::id()));
-    let access = Access::open(access::Config {
+    let store = Store::in_memory(Options::default());
+    let claimed = access::Config {
         password: folder.join("password"),
         reset: folder.join("reset-password"),
         uptime: || Duration::ZERO,
         ..access::Config::default()
-    })
-    .await;
+    };
+    let access = Access::open(claimed, store.clone()).await;
     let context = portal::Context {
         view,
         commands,
@@ -99,7 +100,7 @@ async fn main() -> Result<(), portal::PortalError> {
                 .into_iter()
                 .collect()
         }),
-        history: Store::in_memory(Options::default()),
+        history: store,
         names: Vec::new(),
         packages: portal::Packages::new("target/packages".into()),
     };

@@ -52,7 +52,7 @@ async fn run() -> anyhow::Result<()> {
     let store = Store::open(Path::new(DATABASE)).await;
     store.append(Event::new(Kind::Started).saying(concat!("version ", env!("CARGO_PKG_VERSION"))));
 
-    let access = Access::open(access::Config::default()).await;
+    let access = Access::open(access::Config::default(), store.clone()).await;
 
     let stub = Arc::new(Stub::new(sysfs.clone()));
     let (changes, usb) = mpsc::channel(EVENTS);

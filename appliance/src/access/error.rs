@@ -34,6 +34,19 @@ pub enum AccessError {
     /// There were too many tries.
     #[error("Too many tries from this address. Wait {} seconds and try again.", .0.as_secs())]
     TooMany(Duration),
+    /// A token's name cannot be used.
+    #[error(
+        "Give the token a name of 1 to {0} characters, such as that of the program that will use it."
+    )]
+    Name(usize),
+    /// Another token has the name.
+    #[error("There is a token of this name already. Choose another name, or remove that one.")]
+    SameName,
+    /// There are too many tokens.
+    #[error(
+        "There are {0} tokens already, which is as many as can be. Remove one that is not used."
+    )]
+    TooManyTokens(usize),
     /// Too many people try at once.
     #[error("The Pi is busy with other tries to sign in. Try again in a moment.")]
     Busy,

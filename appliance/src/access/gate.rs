@@ -15,12 +15,15 @@ use tokio::{
 
 use super::{
     error::AccessError,
+    kept::Kept,
     password::{self, Cost, Password},
     reset::{self, Reset},
     secret::{Digest, Secret, digest},
     sessions::{Session, Sessions},
+    tokens::{Token, Tokens},
     tries::Tries,
 };
+use crate::history::{Event, Kind, Store};
 
 /// How long after a start of the Pi it can be claimed.
 const CLAIM_WINDOW: Duration = Duration::from_mins(30);
@@ -83,16 +86,19 @@ struct Shared {
     /// The uptime at which the time for claiming began.
     opened: Duration,
     notice: Option<String>,
+    store: Store,
     password: Mutex<Password>,
     sessions: Mutex<Sessions>,
+    tokens: Mutex<Tokens>,
     tries: Mutex<Tries>,
     hashing: Arc<Semaphore>,
     waiting: Semaphore,
 }
 
 impl Access {
-    /// Read the password, or remove it if that was asked for.
-    pub async fn open(config: Config) -> Self {
+    /// Read the password, or remove it if that was asked for. Sessions and tokens are kept in the
+    /// store; where that is broken they end with the process.
+    pub async fn open(config: Config, store: Store) -> Self {
         let (reset, password) = (config.reset.clone(), config.password.clone());
         let read = spawn_blocking(move || {
             let came = reset::carry_out(&reset, &password);
@@ -106,16 +112,43 @@ impl Access {
             Reset::Done => (config.uptime)(),
             Reset::NotAsked | Reset::Refused(_) => Duration::ZERO,
         };
-        let notice = match came {
-            Reset::Refused(why) => Some(why),
+        let notice = match &came {
+            Reset::Refused(why) => Some(why.clone()),
             Reset::NotAsked | Reset::Done => None,
         };
+        let mut kept = store.recall_access();
+        if matches!(password, Password::None) {
+            // They belong to whoever claimed the Pi before.
+            store.keep_access(kept.drain(..).map(|kept| match kept {
+                Kept::Session(key, _) => Kept::Session(key, None),
+                Kept::Token(key, _) => Kept::Token(key, None),
+            }));
+        }
+        match &notice {
+            Some(why) => store.append(Event::new(Kind::Password).saying(why)),
+            None if matches!(came, Reset::Done) => {
+                store.append(
+                    Event::new(Kind::Password).saying("reset by a file on the boot partition"),
+                );
+            }
+            None => {}
+        }
+        let sessions = kept.iter().filter_map(|kept| match kept {
+            Kept::Session(key, Some(session)) => Some((*key, session.clone())),
+            _ => None,
+        });
+        let tokens = kept.iter().filter_map(|kept| match kept {
+            Kept::Token(key, Some(token)) => Some((*key, token.clone())),
+            _ => None,
+        });
         let shared = Arc::new(Shared {
+            sessions: Mutex::new(Sessions::recalled(sessions, Instant::now())),
+            tokens: Mutex::new(Tokens::recalled(tokens)),
             config,
             opened,
             notice,
+            store,
             password: Mutex::new(password),
-            sessions: Mutex::default(),
             tries: Mutex::default(),
             hashing: Arc::new(Semaphore::new(1)),
             waiting: Semaphore::new(MOST_WAITING),
@@ -162,12 +195,18 @@ impl Access {
         })
         .await?;
         tracing::info!(%address, "the portal was claimed");
+        self.record(
+            Event::new(Kind::Password)
+                .by(address)
+                .saying("chosen for the first time"),
+        );
         self.begin(address)
     }
 
     /// Sign in.
     pub async fn sign_in(&self, address: IpAddr, password: String) -> Result<Secret, AccessError> {
         self.verify(address, password).await?;
+        self.record(Event::new(Kind::SignIn).by(address));
         self.begin(address)
     }
 
@@ -181,7 +220,13 @@ impl Access {
     /// Whether this session is still open.
     #[must_use]
     pub fn is_open(&self, key: &Digest) -> bool {
-        lock(&self.shared.sessions).is_open(key, Instant::now())
+        let now = Instant::now();
+        let (is_open, kept) = {
+            let mut sessions = lock(&self.shared.sessions);
+            (sessions.is_open(key, now), sessions.passed(now))
+        };
+        self.shared.store.keep_access(kept);
+        is_open
     }
 
     /// All open sessions, the latest used first.
@@ -190,14 +235,67 @@ impl Access {
         lock(&self.shared.sessions).list(Instant::now())
     }
 
-    /// End a session.
-    pub fn sign_out(&self, key: &Digest) {
-        lock(&self.shared.sessions).end(key);
+    /// End a session; returns when that is on the disk, if it can be.
+    pub async fn sign_out(&self, key: &Digest) {
+        let ended = lock(&self.shared.sessions).end(key);
+        self.shared.store.keep_access(ended);
+        self.shared.store.flush().await;
     }
 
-    /// End all sessions.
-    pub fn sign_out_everywhere(&self) {
-        lock(&self.shared.sessions).end_all();
+    /// End all sessions; returns when that is on the disk, if it can be.
+    pub async fn sign_out_everywhere(&self) {
+        let ended = lock(&self.shared.sessions).end_all();
+        self.shared.store.keep_access(ended);
+        self.shared.store.flush().await;
+    }
+
+    /// Make a token for a program, under a name that no other one has.
+    pub async fn make_token(&self, address: IpAddr, name: &str) -> Result<Secret, AccessError> {
+        let token = Secret::random().map_err(AccessError::Random)?;
+        let made = {
+            let mut tokens = lock(&self.shared.tokens);
+            let name = tokens.check(name)?;
+            let event = Event::new(Kind::Token)
+                .by(address)
+                .saying(format!("{name}: made"));
+            self.record(event);
+            tokens.add(token.digest(), name, self.shared.store.now_ms())
+        };
+        self.shared.store.keep_access([made]);
+        self.shared.store.flush().await;
+        Ok(token)
+    }
+
+    /// Remove a token; returns when that is on the disk, if it can be.
+    pub async fn remove_token(&self, address: IpAddr, key: &Digest) {
+        let removed = lock(&self.shared.tokens).remove(key);
+        if let Some((name, kept)) = removed {
+            let event = Event::new(Kind::Token).by(address);
+            self.record(event.saying(format!("{name}: removed")));
+            self.shared.store.keep_access([kept]);
+            self.shared.store.flush().await;
+        }
+    }
+
+    /// All tokens, by name.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<Token> {
+        lock(&self.shared.tokens).list()
+    }
+
+    /// Whether a program may come in with this token.
+    #[must_use]
+    pub fn accepts(&self, token: &str) -> bool {
+        let now = self.shared.store.now_ms();
+        let (accepted, kept) = lock(&self.shared.tokens).accept(&digest(token), now);
+        self.shared.store.keep_access(kept);
+        accepted
+    }
+
+    /// The time, if the clock was set, in milliseconds since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> Option<i64> {
+        self.shared.store.now_ms()
     }
 
     /// Choose another password; ends all sessions but this one.
@@ -213,11 +311,14 @@ impl Access {
         self.verify(address, old).await?;
         self.hashing(move |shared| {
             shared.set_password(&new)?;
-            lock(&shared.sessions).end_others(&key);
+            let ended = lock(&shared.sessions).end_others(&key);
+            shared.store.keep_access(ended);
             Ok(())
         })
         .await?;
         tracing::info!(%address, "the password was changed");
+        self.record(Event::new(Kind::Password).by(address).saying("changed"));
+        self.shared.store.flush().await;
         Ok(())
     }
 
@@ -234,15 +335,24 @@ impl Access {
             .await;
         match &verified {
             Ok(()) => lock(&self.shared.tries).forgive(address),
-            Err(error) => tracing::warn!(%address, %error, "sign-in refused"),
+            Err(error) => {
+                tracing::warn!(%address, %error, "sign-in refused");
+                self.record(Event::new(Kind::SignInFailed).by(address));
+            }
         }
         verified
     }
 
     fn begin(&self, address: IpAddr) -> Result<Secret, AccessError> {
         let token = Secret::random().map_err(AccessError::Random)?;
-        lock(&self.shared.sessions).begin(token.digest(), address, Instant::now());
+        let (key, created) = (token.digest(), self.shared.store.now_ms());
+        let kept = lock(&self.shared.sessions).begin(key, address, created, Instant::now());
+        self.shared.store.keep_access(kept);
         Ok(token)
+    }
+
+    fn record(&self, event: Event) {
+        self.shared.store.append(event);
     }
 
     /// Do work that hashes, when it is its turn. It is done to the end, also when nobody waits for

@@ -4,6 +4,8 @@
 
 use std::{fs, io, path::Path};
 
+use rustix::mount::{MountFlags, mount_remount};
+
 use crate::system::durable;
 
 /// What came of it.
@@ -56,7 +58,24 @@ pub(super) fn carry_out(reset: &Path, password: &Path) -> Reset {
     }
 }
 
+/// Remove the file. Its partition may be mounted for reading alone, so that nothing wears it or breaks
+/// it; it is made writable for that moment.
 fn remove(path: &Path) -> io::Result<()> {
+    match remove_entry(path) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            let partition = path.parent().unwrap_or(Path::new("/"));
+            mount_remount(partition, MountFlags::empty(), c"")?;
+            let removed = remove_entry(path);
+            if let Err(error) = mount_remount(partition, MountFlags::RDONLY, c"") {
+                tracing::warn!(partition = %partition.display(), %error, "stays writable");
+            }
+            removed
+        }
+        result => result,
+    }
+}
+
+fn remove_entry(path: &Path) -> io::Result<()> {
     // A folder of that name was meant the same way.
     match durable::remove(path) {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {

@@ -1,6 +1,9 @@
 //! Random tokens, of which only digests are kept.
 
-use std::{fmt, io};
+use std::{
+    fmt::{self, Write as _},
+    io,
+};
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -46,6 +49,30 @@ pub fn digest(token: &str) -> Digest {
     Sha256::digest(token.as_bytes()).into()
 }
 
+/// A digest in hex, 64 characters.
+#[must_use]
+pub fn hex(key: &Digest) -> String {
+    key.iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// The digest that is written like this, if any.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Digest> {
+    let mut key = Digest::default();
+    if text.len() != 2 * key.len() || !text.is_ascii() {
+        return None;
+    }
+    for (n, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * n..2 * n + 2], 16).ok()?;
+    }
+    Some(key)
+}
+
 /// A token for a purpose that only the bearer of another one can show.
 #[must_use]
 pub fn derived(purpose: &str, token: &str) -> String {
@@ -81,6 +108,10 @@ mod tests {
         assert_ne!(a.digest(), b.digest());
         assert_eq!(a.digest(), digest(a.expose()));
         assert_eq!(format!("{a:?}"), "Secret(…)");
+        assert_eq!(from_hex(&hex(&a.digest())), Some(a.digest()));
+        for wrong in ["", "00", &"x".repeat(64), &"é".repeat(32)] {
+            assert_eq!(from_hex(wrong), None, "{wrong}");
+        }
         assert_ne!(derived("x", a.expose()), derived("y", a.expose()));
     }
 }

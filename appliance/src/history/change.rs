@@ -6,13 +6,19 @@
 
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
-use crate::manager::{Identity, Remembered};
+use super::access;
+use crate::{
+    access::Kept,
+    manager::{Identity, Remembered},
+};
 
 /// One row that was changed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Change {
     /// What is remembered of a device.
     Device(Remembered),
+    /// A session or a token, or its end.
+    Access(Kept),
 }
 
 /// Names a row: table and primary key.
@@ -23,6 +29,15 @@ impl Change {
     pub(super) fn key(&self) -> Key {
         match self {
             Self::Device(device) => ("device", device.identity.as_str().to_owned()),
+            Self::Access(kept) => access::key(kept),
+        }
+    }
+
+    /// Whether there is no such row any more.
+    pub(super) fn is_end(&self) -> bool {
+        match self {
+            Self::Device(_) => false,
+            Self::Access(kept) => matches!(kept, Kept::Session(_, None) | Kept::Token(_, None)),
         }
     }
 
@@ -35,6 +50,7 @@ impl Change {
             .bind(device.identity.as_str())
             .bind(&device.tty)
             .bind(device.held),
+            Self::Access(kept) => access::write(kept),
         }
         .execute(connection)
         .await
@@ -46,6 +62,7 @@ impl Change {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Recalled {
     pub devices: Vec<Remembered>,
+    pub access: Vec<Kept>,
     /// The latest event's sequence number, 0 for none.
     pub newest: i64,
 }
@@ -72,11 +89,21 @@ impl Recalled {
                 .await?
                 .try_get("newest")?,
         };
-        Ok(Self { devices, newest })
+        let tables = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'token'");
+        let access = match tables.fetch_optional(pool).await? {
+            None => Vec::new(),
+            Some(_) => access::read(pool).await?,
+        };
+        Ok(Self {
+            devices,
+            access,
+            newest,
+        })
     }
 
     /// The same as changes.
     pub(super) fn changes(&self) -> impl Iterator<Item = Change> {
-        self.devices.iter().cloned().map(Change::Device)
+        let devices = self.devices.iter().cloned().map(Change::Device);
+        devices.chain(self.access.iter().cloned().map(Change::Access))
     }
 }

@@ -4,10 +4,11 @@
 //! - [`event`]: what can happen; [`stamp`]: when; [`record`]: an event as it is kept, and which are wanted
 //! - [`queue`]: what waits to be written; [`repeats`]: what becomes one record with a count
 //! - [`writer`]: writes it, once a second at most; a damaged file is set aside and replaced
-//! - [`database`]: the file itself; its tables are in [`change`], [`events`] and [`seen`]
+//! - [`database`]: the file itself; its tables are in [`change`], [`access`], [`events`] and [`seen`]
 //!
 //! A full, read-only or damaged disk costs what would have been stored, never an attachment.
 
+mod access;
 mod change;
 mod database;
 mod event;

@@ -22,7 +22,10 @@ use super::{
     queue::Queue,
     writer::{self, Notices, StoreError, TOO_LONG},
 };
-use crate::manager::{Memory, Remembered};
+use crate::{
+    access::Kept,
+    manager::{Memory, Remembered},
+};
 
 /// How long a reader waits for the file.
 const READ_TOO_LONG: Duration = Duration::from_secs(5);
@@ -161,6 +164,26 @@ impl Store {
     /// Store this in the background, in place of what was stored of the same device. Never blocks.
     pub fn remember(&self, device: Remembered) {
         self.write(|queue, _| queue.change(Change::Device(device)));
+    }
+
+    /// Sessions and tokens that earlier runs kept.
+    #[must_use]
+    pub fn recall_access(&self) -> Vec<Kept> {
+        self.shared.recalled.access.clone()
+    }
+
+    /// Store this of a session or token in the background. Never blocks.
+    pub fn keep_access(&self, kept: impl IntoIterator<Item = Kept>) {
+        for kept in kept {
+            self.write(|queue, _| queue.change(Change::Access(kept)));
+        }
+    }
+
+    /// The time, if the clock was set, in milliseconds since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> Option<i64> {
+        let now = (self.shared.options.now)();
+        now.is_set().then_some(now.unix_ms)
     }
 
     /// Add an event to the history, in the background. Never blocks.

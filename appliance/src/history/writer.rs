@@ -175,9 +175,13 @@ impl Writer {
         let batch = lock(&self.shared.queue).batch(now());
         in_time(&path, database.write(&batch)).await?;
         lock(&self.shared.queue).written(&batch);
-        let changes = batch.changes.into_iter();
-        self.kept
-            .extend(changes.map(|change| (change.key(), change)));
+        for change in batch.changes {
+            if change.is_end() {
+                self.kept.remove(&change.key());
+            } else {
+                self.kept.insert(change.key(), change);
+            }
+        }
         self.unpruned += batch.events.len();
         if self.unpruned >= PRUNE_EACH {
             self.unpruned = 0;

@@ -108,7 +108,7 @@ fn sign_in_answer(context: &Context, back: &str, wrong: Option<&AccessError>) ->
 
 /// `POST /sign-out`
 pub(super) async fn sign_out(context: web::Data<Context>, visitor: Visitor) -> HttpResponse {
-    context.access.sign_out(&visitor.key);
+    context.access.sign_out(&visitor.key).await;
     HttpResponse::SeeOther()
         .insert_header((header::LOCATION, "/sign-in"))
         .insert_header(no_cookie())
@@ -130,10 +130,15 @@ pub(super) fn answer(wrong: Option<&AccessError>, page: &Markup) -> HttpResponse
 
 fn status(error: &AccessError) -> StatusCode {
     match error {
-        AccessError::TooShort(_) | AccessError::TooLong | AccessError::Differ => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        AccessError::Claimed | AccessError::NotClaimed | AccessError::Over => StatusCode::CONFLICT,
+        AccessError::TooShort(_)
+        | AccessError::TooLong
+        | AccessError::Differ
+        | AccessError::Name(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        AccessError::Claimed
+        | AccessError::NotClaimed
+        | AccessError::Over
+        | AccessError::SameName
+        | AccessError::TooManyTokens(_) => StatusCode::CONFLICT,
         AccessError::Wrong => StatusCode::FORBIDDEN,
         AccessError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         AccessError::Busy => StatusCode::SERVICE_UNAVAILABLE,

@@ -5,6 +5,8 @@
 //! | `GET /claim`, `POST /claim` | the first visit: choosing a password |
 //! | `GET /sign-in`, `POST /sign-in` | signing in |
 //! | `POST /sign-out` | and out |
+//! | `GET /account` | password, browsers, tokens for programs |
+//! | `POST /account/...` | change the password; end a session, or all; make and remove tokens |
 //! | `GET /` | the dashboard |
 //! | `POST /attach-all` | attach every device; leads back to the dashboard with the outcome |
 //! | `GET /vm` | who is paired; pairing, `?host=HOST&user=USER` fills the form |
@@ -22,6 +24,7 @@
 //! - [`routes`]: which handler answers what
 //! - [`guard`]: what every request must pass
 //! - [`entry`]: claiming, signing in and out
+//! - [`account`]: what one can do about one's access
 //! - [`page`]: the HTML
 //! - [`live`]: the events
 //! - [`action`]: what a person asks for
@@ -32,6 +35,7 @@
 //! - [`assets`]: the embedded files
 //! - [`mod@text`]: texts from devices and the VM, made fit to be shown
 
+mod account;
 mod action;
 mod assets;
 mod context;

@@ -7,7 +7,7 @@ use actix_web::{
 };
 
 use super::{
-    action, assets, download, entry, guard::visitor::Visitor, live, machine, page, pairing,
+    account, action, assets, download, entry, guard::visitor::Visitor, live, machine, page, pairing,
 };
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.
@@ -29,6 +29,14 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .route(web::post().to(entry::sign_in)),
         )
         .service(form_at("/sign-out").route(web::post().to(entry::sign_out)))
+        .service(page_at("/account").route(reading().to(account::show)))
+        .service(form_at("/account/password").route(web::post().to(account::password)))
+        .service(form_at("/account/sessions/end").route(web::post().to(account::end_session)))
+        .service(
+            form_at("/account/sessions/end-all").route(web::post().to(account::end_all_sessions)),
+        )
+        .service(form_at("/account/tokens").route(web::post().to(account::make_token)))
+        .service(form_at("/account/tokens/remove").route(web::post().to(account::remove_token)))
         .service(page_at("/").route(reading().to(page::dashboard)))
         .service(form_at("/attach-all").route(web::post().to(action::attach_all)))
         .service(page_at("/vm").route(reading().to(pairing::show)))

@@ -2,7 +2,10 @@
 
 use std::{fs, time::Duration};
 
-use appliance::access::{Access, Config};
+use appliance::{
+    access::{Access, Config},
+    history::{Options, Store},
+};
 
 use super::{
     rig::{Answer, PASSWORD, Rig, access_config},
@@ -311,7 +314,7 @@ async fn a_forgotten_password_is_removed_by_a_file() {
         ..access_config(rig.dir.path())
     };
     fs::write(&config.reset, "").unwrap();
-    let again = Access::open(config.clone()).await;
+    let again = Access::open(config.clone(), Store::in_memory(Options::default())).await;
     assert!(!config.reset.exists() && !config.password.exists());
     assert!(matches!(again.door(), appliance::access::Door::Claim(_)));
 }

@@ -162,7 +162,7 @@ async fn events_end_with_the_session() {
     let rig = Rig::new(sample::connected()).await;
     let (mut reader, _) = Reader::open(&rig).await;
     reader.picture().await.unwrap();
-    rig.access.sign_out_everywhere();
+    rig.access.sign_out_everywhere().await;
     rig.view.send_replace(with_device("A secret board"));
     assert_eq!(reader.picture().await, None);
     assert_eq!(Reader::open(&rig).await.1, 401);

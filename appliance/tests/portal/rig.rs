@@ -63,6 +63,7 @@ pub struct Rig {
     pub packages: TempDir,
     pub served: JoinHandle<Result<(), PortalError>>,
     pub access: Access,
+    pub history: Store,
     signed_in: OnceCell<SignedIn>,
 }
 
@@ -119,7 +120,18 @@ impl Rig {
 
     /// One with these places for the password and the pairing.
     pub async fn with(view: View, dir: TempDir, access: access::Config) -> Self {
-        let access = Access::open(access).await;
+        let store = Store::in_memory(Options::default());
+        Self::with_store(view, dir, access, store).await
+    }
+
+    /// The same with a store.
+    pub async fn with_store(
+        view: View,
+        dir: TempDir,
+        access: access::Config,
+        store: Store,
+    ) -> Self {
+        let access = Access::open(access, store.clone()).await;
         let (view, receiver) = watch::channel(Arc::new(view));
         let (sender, commands) = mpsc::channel(4);
         let alive = Arc::new(AtomicBool::new(true));
@@ -135,7 +147,7 @@ impl Rig {
                 Arc::new(move || alive.load(Ordering::Relaxed))
             },
             notices: Arc::new(|| vec!["line 3 of <appliance.conf> is wrong".into()]),
-            history: Store::in_memory(Options::default()),
+            history: store.clone(),
             names: vec!["pi.lab.example".into()],
             packages: Packages::new(packages.path().into()),
         };
@@ -153,6 +165,7 @@ impl Rig {
                 let _ = stopped.await;
             })),
             access,
+            history: store,
             signed_in: OnceCell::new(),
         }
     }

@@ -10,14 +10,14 @@ use actix_web::{
     middleware::Next,
 };
 
-use super::{host::host, reads};
+use super::{host::host, reads, visitor::is_from_program};
 
 /// Let changes through only where they come from the portal's own pages.
 pub(in super::super) async fn check(
     request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if reads(request.method()) || is_own(request.headers()) {
+    if reads(request.method()) || is_own(request.headers()) || is_from_program(&request) {
         return next.call(request).await;
     }
     let response = HttpResponse::Forbidden()

@@ -71,6 +71,12 @@ pub(in super::super) struct Visitor {
 }
 
 impl Visitor {
+    /// Whether this page, or one below it, was asked for.
+    pub(in super::super) fn is_at(&self, page: &str) -> bool {
+        let below = self.path.strip_prefix(page);
+        below.is_some_and(|rest| rest.is_empty() || page != "/" && rest.starts_with('/'))
+    }
+
     fn of(request: &ServiceRequest, access: &Access) -> Option<Self> {
         cookies(request.headers()).find_map(|token| {
             Some(Self {
@@ -107,6 +113,7 @@ pub(in super::super) async fn check(
     let refusal = match (Need::of(request.path()), &visitor) {
         (Need::Nothing, _) => None,
         (Need::Token | Need::Session, Some(_)) if reads(request.method()) => None,
+        (Need::Token, _) if is_accepted(request.headers(), &context.access) => None,
         (Need::Token, _) => Some(page::entry::no_token(&context.access.door())),
         (Need::Session, None) => Some(stranger(&request, &context.access.door())),
         (Need::Session, Some(visitor)) => check_form(&mut request, visitor).await.err(),
@@ -196,6 +203,28 @@ async fn check_form(request: &mut ServiceRequest, visitor: &Visitor) -> Result<(
     } else {
         Err(page::entry::stale())
     }
+}
+
+/// Whether there is a token that lets a program in.
+fn is_accepted(headers: &HeaderMap, access: &Access) -> bool {
+    let Some(header) = headers.get(header::AUTHORIZATION) else {
+        return false;
+    };
+    let token = header.to_str().ok().and_then(|header| {
+        let (scheme, token) = header.split_once(' ')?;
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then_some(token.trim())
+    });
+    token.is_some_and(|token| access.accepts(token))
+}
+
+/// Whether a request comes from a program and not from a page: those addresses take no cookie for
+/// changes, so that no page can misuse one, and programs name no origin.
+pub(super) fn is_from_program(request: &ServiceRequest) -> bool {
+    let path = request.path();
+    let for_programs = Need::of(path) == Need::Token || path.starts_with("/join/");
+    for_programs && !request.headers().contains_key(header::ORIGIN)
 }
 
 /// The values of all cookies with the portal's name.

@@ -8,7 +8,12 @@ use super::super::{
 };
 
 /// The pages that can be chosen on every page.
-const PLACES: [(&str, &str); 3] = [("/", "Devices"), ("/vm", "VM"), ("/downloads", "Downloads")];
+const PLACES: [(&str, &str); 4] = [
+    ("/", "Devices"),
+    ("/vm", "VM"),
+    ("/downloads", "Downloads"),
+    ("/account", "Account"),
+];
 
 /// A whole page for somebody who is signed in. Its buttons can belong to the form `act`, with a
 /// `formaction` of their own; that way the live part needs no form token.
@@ -19,7 +24,7 @@ pub(in super::super) fn frame(title: &str, visitor: &Visitor, content: &Markup) 
             nav aria-label="Pages" {
                 ul {
                     @for (path, name) in PLACES {
-                        li { a href=(path) aria-current=[(visitor.path == path).then_some("page")] { (name) } }
+                        li { a href=(path) aria-current=[(visitor.is_at(path)).then_some("page")] { (name) } }
                     }
                 }
                 button.plain type="submit" form="act" formaction="/sign-out" { "Sign out" }

@@ -2,6 +2,7 @@
 //!
 //! - [`frame`]: what surrounds every page
 //! - [`entry`]: claiming and signing in
+//! - [`account`]: password, browsers, tokens for programs
 //! - [`session`]: the pairing and the session with the VM
 //! - [`device`]: one plugged-in device
 //! - [`vm`]: the page about the VM
@@ -12,6 +13,7 @@
 //! Everything in the live part has an id of its own down to the level at which the script replaces
 //! it, so that what did not change stays in place, with focus and selection.
 
+pub(super) mod account;
 mod containers;
 mod copy;
 mod device;

@@ -29,6 +29,16 @@ document.addEventListener("click", async (event) => {
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
 
+  // The server knows UTC alone. Swedish dates read like the server's.
+  const zone = document.getElementById("zone");
+  if (zone) {
+    for (const time of document.querySelectorAll("time")) {
+      time.title = time.textContent + " UTC";
+      time.textContent = new Date(time.dateTime).toLocaleString("sv-SE");
+    }
+    zone.textContent = "Times are your own; the days to choose from are in UTC.";
+  }
+
   // A reload or a bookmark should not show an old outcome again.
   const address = new URL(location.href);
   if (address.searchParams.has("outcome")) {

@@ -19,6 +19,8 @@ use appliance::{
 use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
 use tokio::sync::{mpsc, watch};
 
+#[path = "../tests/portal/past.rs"]
+mod past;
 #[path = "../tests/portal/sample.rs"]
 mod sample;
 
@@ -50,6 +52,10 @@ async fn main() -> Result<(), portal::PortalError> {
     let (views, view) = watch::channel(Arc::new(view));
     let (commands, mut wishes) = mpsc::channel(8);
     let flapping = name == "flapping";
+    let store = match name.as_str() {
+        "empty" => Store::in_memory(Options::default()),
+        _ => past::history(),
+    };
     tokio::spawn(async move {
         let started = Instant::now();
         loop {
@@ -78,7 +84,6 @@ async fn main() -> Result<(), portal::PortalError> {
     config.control_dir = places.join("c");
     // Claimed with any password, and forgotten at the end.
     let folder = std::env::temp_dir().join(format!("portal-sample-{}", std::process::id()));
-    let store = Store::in_memory(Options::default());
     let claimed = access::Config {
         password: folder.join("password"),
         reset: folder.join("reset-password"),

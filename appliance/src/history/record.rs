@@ -86,7 +86,9 @@ impl Cursor {
         }
     }
 
-    pub(super) fn is_ascending(self) -> bool {
+    /// Whether the oldest come first.
+    #[must_use]
+    pub fn is_ascending(self) -> bool {
         matches!(self, Self::After(_))
     }
 }

@@ -13,11 +13,15 @@
 //! | `POST /vm/pair` | pair |
 //! | `GET, POST /vm/disconnect` | end the pairing, after a question |
 //! | `GET /events` | server-sent events: the dashboard's live part, then again after each change |
+//! | `GET /history` | what happened, `?kind=KIND&device=IDENTITY&from=DAY&to=DAY` filters |
+//! | `GET /history.csv`, `GET /history.json` | the same as a file |
 //! | `GET /assets/NAME` | style sheet, script, icon |
 //! | `GET /downloads` | the VM's packages, and what containers need |
 //! | `GET /packages/NAME` | a package |
 //! | `GET /healthz` | `ok` while the manager's loop answers, else 503 |
 //! | `GET /api/v1/status` | the manager's view as JSON |
+//! | `GET /api/v1/events` | what happened, from a cursor on |
+//! | `GET /api/v1/devices` | every device that was ever seen |
 //!
 //! - [`context`]: what the portal needs of the appliance
 //! - [`server`]: listening, limits
@@ -29,6 +33,7 @@
 //! - [`live`]: the events
 //! - [`action`]: what a person asks for
 //! - [`pairing`]: what a person does about the pairing
+//! - [`history`]: what happened, for people and programs
 //! - [`machine`]: what programs ask for
 //! - [`packages`]: the VM's packages that are at hand
 //! - [`download`]: the packages as files
@@ -42,6 +47,7 @@ mod context;
 mod download;
 mod entry;
 mod guard;
+mod history;
 mod live;
 mod machine;
 pub mod packages;

@@ -7,7 +7,7 @@ use actix_web::{
 };
 
 use super::{
-    account, action, assets, download, entry, guard::visitor::Visitor, live, machine, page, pairing,
+    account, action, assets, download, entry, guard::visitor::Visitor, history, live, machine, page, pairing,
 };
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.
@@ -46,12 +46,17 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .route(reading().to(pairing::ask_to_part))
                 .route(web::post().to(pairing::part)),
         )
+        .service(page_at("/history").route(reading().to(history::show)))
+        .service(page_at("/history.csv").route(reading().to(history::csv)))
+        .service(page_at("/history.json").route(reading().to(history::json)))
         .service(page_at("/events").route(web::get().to(live::events)))
         .service(page_at("/assets/{name}").route(reading().to(assets::get)))
         .service(page_at("/downloads").route(reading().to(page::downloads::page)))
         .service(page_at("/packages/{name}").route(reading().to(download::get)))
         .service(page_at("/healthz").route(reading().to(machine::healthz)))
         .service(page_at("/api/v1/status").route(reading().to(machine::status)))
+        .service(page_at("/api/v1/events").route(reading().to(history::events)))
+        .service(page_at("/api/v1/devices").route(reading().to(history::devices)))
         .default_service(web::to(async |visitor: Visitor| {
             page::not_found(Some(&visitor))
         }));

@@ -5,9 +5,12 @@
 mod account;
 mod downloads;
 mod entry;
+mod history;
 mod live;
 mod pages;
 mod pairing;
+#[allow(dead_code, reason = "the example uses what these tests do not")]
+mod past;
 mod refusals;
 mod rig;
 #[allow(dead_code, reason = "the example uses what these tests do not")]

@@ -226,11 +226,15 @@ impl Rig {
         }
         let answer = self.raw(format!("{text}\r\n{body}").as_bytes()).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        Answer {
+        let mut answer = Answer {
             status: head.split(' ').nth(1).unwrap_or("0").parse().unwrap(),
             head: head.to_owned(),
             body: body.to_owned(),
+        };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = whole(&answer.body);
         }
+        answer
     }
 
     /// A form of a browser that is not signed in.
@@ -287,4 +291,16 @@ fn packages() -> TempDir {
 fn encoded(fields: &[(&str, &str)]) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.extend_pairs(fields).finish()
+}
+
+/// The chunks of a body, put together.
+fn whole(mut chunks: &str) -> String {
+    let mut body = String::new();
+    while let Some((length, rest)) = chunks.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        let (chunk, rest) = rest.split_at(length);
+        body.push_str(chunk);
+        chunks = rest.trim_start_matches("\r\n");
+    }
+    body
 }

@@ -8,9 +8,10 @@ use super::super::{
 };
 
 /// The pages that can be chosen on every page.
-const PLACES: [(&str, &str); 4] = [
+const PLACES: [(&str, &str); 5] = [
     ("/", "Devices"),
     ("/vm", "VM"),
+    ("/history", "History"),
     ("/downloads", "Downloads"),
     ("/account", "Account"),
 ];

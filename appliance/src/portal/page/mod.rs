@@ -8,6 +8,7 @@
 //! - [`vm`]: the page about the VM
 //! - [`downloads`]: the VM's packages
 //! - [`containers`]: what containers on the VM need
+//! - [`history`]: what happened
 //! - [`mod@copy`]: text to copy
 //!
 //! Everything in the live part has an id of its own down to the level at which the script replaces
@@ -20,6 +21,7 @@ mod device;
 pub(super) mod downloads;
 pub(super) mod entry;
 pub(super) mod frame;
+pub(super) mod history;
 mod session;
 pub(super) mod vm;
 
@@ -140,6 +142,13 @@ pub(super) fn reply(status: StatusCode, page: &Markup) -> HttpResponse {
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(page.0.clone())
+}
+
+/// A few words for programs and those who type addresses.
+pub(super) fn plain(status: StatusCode, words: String) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("text/plain; charset=utf-8")
+        .body(words)
 }
 
 /// The answer where there is nothing.

@@ -252,13 +252,14 @@ async fn files_have_every_event_once() {
 #[tokio::test]
 async fn reading_is_all_there_is() {
     let rig = Rig::new(sample::empty()).await;
-    for path in [
-        "/history",
-        "/history.csv",
-        "/history.json",
-        "/api/v1/events",
-        "/api/v1/devices",
-    ] {
+    for path in ["/history", "/history.csv", "/history.json"] {
         assert_eq!(rig.post(path).await.status, 405, "{path}");
+        let stranger = rig.stranger(&format!("GET {path}"), &["host: localhost:8080"], "");
+        let stranger = stranger.await;
+        assert_eq!(stranger.status, 303, "{path}");
+    }
+    for path in ["/api/v1/events", "/api/v1/devices"] {
+        let stranger = rig.stranger(&format!("GET {path}"), &["host: localhost:8080"], "");
+        assert_eq!(stranger.await.status, 401, "{path}");
     }
 }

@@ -177,7 +177,7 @@ fn time(record: &Record) -> Markup {
                 Clock::Set => (moment(record.unix_ms)),
                 Clock::WorkedOut => {
                     (moment(record.unix_ms))
-                    span.quiet title="The Pi’s clock was not set yet; the time was worked out later" { " ≈" }
+                    span.quiet { " ≈" }
                 }
                 Clock::Unset => {
                     (since_boot(record.mono_ms))
@@ -241,6 +241,9 @@ fn pages(page: &Shown) -> Markup {
             }
         }
         p.quiet #zone { "Times and days are in UTC." }
+        @if page.records.iter().any(|record| record.clock == Clock::WorkedOut) {
+            p.quiet { "≈ The Pi’s clock was not set yet; the time was worked out later." }
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use actix_web::{
 };
 
 use super::{
-    account, action, assets, download, entry, guard::visitor::Visitor, history, live, machine, page, pairing,
+    account, action, assets, download, entry, guard::visitor::Visitor, history, live, machine,
+    page, pairing,
 };
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.

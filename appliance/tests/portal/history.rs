@@ -2,10 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use appliance::history::{Event, Kind, Subject};
+use appliance::{
+    history::{Event, Kind, Subject},
+    manager::View,
+};
 use serde_json::Value;
 
-use super::{rig::Rig, sample};
+use super::{
+    past,
+    rig::{Rig, access_config},
+    sample,
+};
+
+/// A portal that tells of [`past::history`].
+async fn rig(view: View) -> Rig {
+    let dir = tempfile::tempdir().unwrap();
+    let access = access_config(dir.path());
+    Rig::with_store(view, dir, access, past::history()).await
+}
 
 fn hostile() -> Event {
     let device = sample::device("1-3", "=HYPERLINK(\"http://192.0.2.1\",\"<b>x</b>\")").facts;
@@ -15,7 +29,7 @@ fn hostile() -> Event {
 
 #[tokio::test]
 async fn the_page_tells_what_happened() {
-    let rig = Rig::new(sample::every_state()).await;
+    let rig = rig(sample::every_state()).await;
     let page = rig.get("/history").await;
     assert_eq!(page.status, 200);
     for text in [
@@ -38,7 +52,7 @@ async fn the_page_tells_what_happened() {
 
 #[tokio::test]
 async fn hostile_texts_are_harmless_everywhere() {
-    let rig = Rig::new(sample::every_state()).await;
+    let rig = rig(sample::every_state()).await;
     rig.history.append(hostile());
     let page = rig.get("/history").await.body;
     assert!(
@@ -93,7 +107,7 @@ fn moments(page: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn pages_lead_down_to_the_first_event_and_back() {
-    let rig = Rig::new(sample::empty()).await;
+    let rig = rig(sample::empty()).await;
     for n in 0..180u8 {
         let peer = [198, 51, 100, n].into();
         for kind in Kind::ALL {
@@ -128,7 +142,7 @@ async fn pages_lead_down_to_the_first_event_and_back() {
 
 #[tokio::test]
 async fn filters_narrow_it_down() {
-    let rig = Rig::new(sample::empty()).await;
+    let rig = rig(sample::empty()).await;
     let page = rig
         .get("/history?kind=session_up&device=&from=&to=")
         .await
@@ -152,7 +166,7 @@ async fn filters_narrow_it_down() {
 
 #[tokio::test]
 async fn a_wrong_filter_is_said_with_what_would_be_right() {
-    let rig = Rig::new(sample::empty()).await;
+    let rig = rig(sample::empty()).await;
     let page = rig.get("/history?from=30.9.2026").await;
     assert_eq!(page.status, 400);
     assert!(
@@ -189,7 +203,7 @@ async fn a_wrong_filter_is_said_with_what_would_be_right() {
 
 #[tokio::test]
 async fn a_program_follows_the_events_with_a_cursor() {
-    let rig = Rig::new(sample::empty()).await;
+    let rig = rig(sample::empty()).await;
     let get = async |query: &str| -> Value {
         let answer = rig.get(&format!("/api/v1/events?{query}")).await;
         serde_json::from_str(&answer.body).unwrap()
@@ -234,7 +248,7 @@ async fn a_program_follows_the_events_with_a_cursor() {
 
 #[tokio::test]
 async fn files_have_every_event_once() {
-    let rig = Rig::new(sample::empty()).await;
+    let rig = rig(sample::empty()).await;
     let csv = rig.get("/history.csv").await;
     assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8"));
     let disposition = csv.header("content-disposition").unwrap();
@@ -251,15 +265,18 @@ async fn files_have_every_event_once() {
 
 #[tokio::test]
 async fn reading_is_all_there_is() {
-    let rig = Rig::new(sample::empty()).await;
+    let rig = rig(sample::empty()).await;
+    let stranger = async |path: &str| {
+        let line = format!("GET {path}");
+        rig.stranger(&line, &["host: localhost:8080"], "")
+            .await
+            .status
+    };
     for path in ["/history", "/history.csv", "/history.json"] {
         assert_eq!(rig.post(path).await.status, 405, "{path}");
-        let stranger = rig.stranger(&format!("GET {path}"), &["host: localhost:8080"], "");
-        let stranger = stranger.await;
-        assert_eq!(stranger.status, 303, "{path}");
+        assert_eq!(stranger(path).await, 303, "{path}");
     }
     for path in ["/api/v1/events", "/api/v1/devices"] {
-        let stranger = rig.stranger(&format!("GET {path}"), &["host: localhost:8080"], "");
-        assert_eq!(stranger.await.status, 401, "{path}");
+        assert_eq!(stranger(path).await, 401, "{path}");
     }
 }

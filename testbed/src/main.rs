@@ -25,7 +25,7 @@ run     start the Pi and the VM, pair them, and read commands from standard inpu
         --port PORT       port of this host for the portal, 8080 unless told otherwise
 bench   measure the product beside the stock tools; figures go to target/bench/results.json as well
         --quick           a few measurements only: shows that all works
-        SECTION           footprint, latency, bytes or recovery; all unless told otherwise";
+        SECTION           portal, footprint, latency, bytes or recovery; all unless told otherwise";
 
 /// The portal's port on this host, as the README names it.
 const PORTAL_PORT: u16 = 8080;

@@ -53,6 +53,12 @@ pub fn bench() -> PathBuf {
     target().join("bench/results.json")
 }
 
+/// The program that measures the portal, built with the running one.
+#[must_use]
+pub fn portal_bench() -> PathBuf {
+    profile().join("examples/portal_bench")
+}
+
 /// The Pi's program, built beside the running one.
 #[must_use]
 pub fn appliance() -> Option<PathBuf> {

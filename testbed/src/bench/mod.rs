@@ -8,6 +8,7 @@
 //! - `recovery`: boots and power cuts
 //! - `bytes`: throughput and round trips
 //! - `footprint`: memory, wake-ups, sizes
+//! - `portal`: the dashboard with many readers, the history
 
 mod bytes;
 mod classic;
@@ -15,6 +16,7 @@ pub mod figures;
 mod footprint;
 mod latency;
 mod marks;
+mod portal;
 mod recovery;
 mod rig;
 
@@ -45,7 +47,7 @@ pub enum Error {
     Device(#[from] redir::Error),
     /// No such section.
     #[error(
-        "failed to find a section named '{0}'; there are latency, recovery, bytes and footprint"
+        "failed to find a section named '{0}'; there are latency, recovery, bytes, footprint and portal"
     )]
     Section(String),
     /// What was to be counted is not there.
@@ -90,11 +92,19 @@ pub enum Section {
     Bytes,
     /// Memory, wake-ups, sizes.
     Footprint,
+    /// The dashboard with many readers, the history; without the machines.
+    Portal,
 }
 
 impl Section {
     /// In the order in which they are run.
-    pub const ALL: [Self; 4] = [Self::Footprint, Self::Latency, Self::Bytes, Self::Recovery];
+    pub const ALL: [Self; 5] = [
+        Self::Portal,
+        Self::Footprint,
+        Self::Latency,
+        Self::Bytes,
+        Self::Recovery,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -102,6 +112,7 @@ impl Section {
             Self::Recovery => "recovery",
             Self::Bytes => "bytes",
             Self::Footprint => "footprint",
+            Self::Portal => "portal",
         }
     }
 }
@@ -125,18 +136,28 @@ pub fn run(
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<Results, Error> {
     let begin = Instant::now();
-    let rig = Rig::start(options, progress)?;
     let mut results = Results::default();
-    for section in Section::ALL {
-        if !sections.contains(&section) {
-            continue;
+    // Before the machines, which would be in its way.
+    if sections.contains(&Section::Portal) {
+        portal::measure(quick, progress, &mut results)?;
+    }
+    let mut kernel = None;
+    if sections.iter().any(|section| *section != Section::Portal) {
+        let rig = Rig::start(options, progress)?;
+        for section in Section::ALL {
+            if !sections.contains(&section) {
+                continue;
+            }
+            let results = &mut results;
+            match section {
+                Section::Portal => {}
+                Section::Latency => latency::measure(&rig, if quick { 3 } else { 20 }, results)?,
+                Section::Recovery => recovery::measure(&rig, if quick { 1 } else { 3 }, results)?,
+                Section::Bytes => bytes::measure(&rig, quick, results)?,
+                Section::Footprint => footprint::measure(&rig, options, quick, results)?,
+            }
         }
-        match section {
-            Section::Latency => latency::measure(&rig, if quick { 3 } else { 20 }, &mut results)?,
-            Section::Recovery => recovery::measure(&rig, if quick { 1 } else { 3 }, &mut results)?,
-            Section::Bytes => bytes::measure(&rig, quick, &mut results)?,
-            Section::Footprint => footprint::measure(&rig, options, quick, &mut results)?,
-        }
+        kernel = Some(rig.pi().check("uname -r")?);
     }
     let accel = match options.accel {
         Accel::Tcg => "tcg",
@@ -148,7 +169,7 @@ pub fn run(
         "took_s": begin.elapsed().as_secs(),
         "accel": accel,
         "host_cpus": thread::available_parallelism().map_or(0, usize::from),
-        "kernel": rig.pi().check("uname -r")?,
+        "kernel": kernel,
         "quick": quick,
     });
     write(&place::bench(), &results.json(&about))?;

@@ -17,6 +17,9 @@ pub(super) const LEAST_CHARACTERS: usize = 10;
 /// Longest password, in bytes; so that a long text is not taken for one by mistake.
 pub(super) const MOST_BYTES: usize = 200;
 
+/// Most memory that a hash may take that was made elsewhere, in KiB.
+const MOST_MEMORY_KIB: u32 = 128 * 1024;
+
 /// The largest password file, in bytes; a PHC string has about a hundred.
 const LARGEST_FILE: u64 = 1024;
 
@@ -86,10 +89,14 @@ impl Password {
         };
         let hash = text.trim();
         match PasswordHash::new(hash) {
-            Ok(parsed) if parsed.algorithm.as_str() == "argon2id" && parsed.hash.is_some() => {
-                Self::Set(hash.to_owned())
+            Ok(parsed) if parsed.algorithm.as_str() != "argon2id" || parsed.hash.is_none() => {
+                broken(&"it holds no argon2id hash")
             }
-            Ok(_) => broken(&"it holds no argon2id hash"),
+            Ok(parsed) => match Params::try_from(&parsed) {
+                Ok(params) if params.m_cost() <= MOST_MEMORY_KIB => Self::Set(hash.to_owned()),
+                Ok(_) => broken(&"its hash takes more memory than the Pi can spare"),
+                Err(error) => broken(&error),
+            },
             Err(error) => broken(&error),
         }
     }
@@ -209,6 +216,7 @@ mod tests {
             "$argon2id$",
             "$argon2d$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2g",
             "\u{0}",
+            "$argon2id$v=19$m=4000000,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA",
         ] {
             fs::write(&path, content).unwrap();
             assert!(is_broken(), "{content:?}");

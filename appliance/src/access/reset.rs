@@ -129,4 +129,35 @@ mod tests {
         assert!(why.contains("cannot be removed"), "{why}");
         assert!(password.exists());
     }
+
+    /// Ends a mount when a test does.
+    struct Mount(std::path::PathBuf);
+
+    impl Drop for Mount {
+        fn drop(&mut self) {
+            let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_only_read_is_written_for_that_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (boot, password) = (dir.path().join("boot"), dir.path().join("password"));
+        fs::create_dir(&boot).unwrap();
+        let (source, kind) = ("tmpfs", "tmpfs");
+        if rustix::mount::mount(source, &boot, kind, MountFlags::empty(), None).is_err() {
+            eprintln!("skipped: nothing can be mounted here");
+            return;
+        }
+        let mount = Mount(boot.clone());
+        let reset = boot.join("reset-password");
+        fs::write(&reset, "").unwrap();
+        fs::write(&password, "x").unwrap();
+        mount_remount(&boot, MountFlags::RDONLY, c"").unwrap();
+        assert_eq!(carry_out(&reset, &password), Reset::Done);
+        assert!(!reset.exists() && !password.exists());
+        let again = fs::write(&reset, "").unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        drop(mount);
+    }
 }

@@ -3,6 +3,7 @@
 //! - [`store`]: what the rest of the appliance uses; never waits for the disk, never fails
 //! - [`event`]: what can happen; [`stamp`]: when; [`record`]: an event as it is kept, and which are wanted
 //! - [`queue`]: what waits to be written; [`repeats`]: what becomes one record with a count
+//! - [`counts`]: how often what happened, for programs that watch
 //! - [`writer`]: writes it, once a second at most; a damaged file is set aside and replaced
 //! - [`database`]: the file itself; its tables are in [`change`], [`access`], [`events`] and [`seen`]
 //!
@@ -10,6 +11,7 @@
 
 mod access;
 mod change;
+mod counts;
 mod database;
 mod event;
 mod events;
@@ -21,6 +23,7 @@ mod stamp;
 mod store;
 mod writer;
 
+pub use counts::{BUCKETS_MS, Counts};
 pub use event::{AttachDetail, Event, Kind, Sighting, Subject};
 pub use record::{Cursor, Filter, Known, Record};
 pub use stamp::{Clock, EARLIEST_MS, Now, Stamp};

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Cursor, Event, Filter, Known, Now, Record, Sighting, Stamp,
+    Counts, Cursor, Event, Filter, Known, Now, Record, Sighting, Stamp,
     change::{Change, Recalled},
     database::{Database, DatabaseError},
     queue::Queue,
@@ -86,6 +86,7 @@ pub(super) struct Shared {
     pub hurry: Notify,
     pub progress: watch::Sender<Progress>,
     pub notices: Mutex<Notices>,
+    pub counts: Mutex<Counts>,
 }
 
 impl Shared {
@@ -101,6 +102,7 @@ impl Shared {
             hurry: Notify::new(),
             progress: watch::Sender::default(),
             notices: Mutex::default(),
+            counts: Mutex::default(),
         }
     }
 }
@@ -190,7 +192,14 @@ impl Store {
     ///
     /// Repeats in quick succession become one record with a count.
     pub fn append(&self, event: Event) {
+        lock(&self.shared.counts).count(&event);
         self.write(|queue, now| queue.append(event, now));
+    }
+
+    /// How often what happened since the appliance started.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        lock(&self.shared.counts).clone()
     }
 
     /// Add to what is known of a device, in the background. Never blocks.

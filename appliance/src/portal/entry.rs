@@ -39,6 +39,7 @@ pub(super) struct SignIn {
 #[serde(default)]
 pub(super) struct Return {
     r#return: String,
+    again: String,
 }
 
 /// `GET /claim`
@@ -69,12 +70,22 @@ fn claim_answer(context: &Context, wrong: Option<&AccessError>) -> HttpResponse 
 
 /// `GET /sign-in`
 pub(super) async fn sign_in_page(
+    request: HttpRequest,
     context: web::Data<Context>,
     query: web::Query<Return>,
     visitor: Option<Visitor>,
 ) -> HttpResponse {
+    let site = request.headers().get("sec-fetch-site");
     match visitor {
         Some(_) => see(own_path(&query.r#return)),
+        // A link on a foreign page brings no cookie along; the portal's own page does.
+        None if site.is_some_and(|site| site == "cross-site") && query.again.is_empty() => {
+            let mut fields = form_urlencoded::Serializer::new(String::new());
+            fields.append_pair("return", own_path(&query.r#return));
+            let next = fields.append_pair("again", "1").finish();
+            let page = page::once_more(&format!("/sign-in?{next}"));
+            answer(None, &page)
+        }
         None => sign_in_answer(&context, &query.r#return, None),
     }
 }

@@ -22,6 +22,8 @@
 //! | `GET /api/v1/status` | the manager's view as JSON |
 //! | `GET /api/v1/events` | what happened, from a cursor on |
 //! | `GET /api/v1/devices` | every device that was ever seen |
+//! | `POST /api/v1/...` | the actions, by token; `GET /api/v1/openapi.json` describes the whole API |
+//! | `GET /metrics` | figures for Prometheus |
 //!
 //! - [`context`]: what the portal needs of the appliance
 //! - [`server`]: listening, limits
@@ -34,7 +36,7 @@
 //! - [`action`]: what a person asks for
 //! - [`pairing`]: what a person does about the pairing
 //! - [`history`]: what happened, for people and programs
-//! - [`machine`]: what programs ask for
+//! - [`machine`]: what programs ask for; [`api`]: what they may do; [`metrics`]: figures
 //! - [`packages`]: the VM's packages that are at hand
 //! - [`download`]: the packages as files
 //! - [`assets`]: the embedded files
@@ -42,6 +44,7 @@
 
 mod account;
 mod action;
+mod api;
 mod assets;
 mod context;
 mod download;
@@ -50,6 +53,7 @@ mod guard;
 mod history;
 mod live;
 mod machine;
+mod metrics;
 pub mod packages;
 mod page;
 mod pairing;

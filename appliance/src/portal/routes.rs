@@ -1,14 +1,14 @@
 //! Which handler answers what.
 
 use actix_web::{
-    HttpResponse, Resource, guard,
+    HttpRequest, HttpResponse, Resource, guard,
     http::header,
     web::{self, ServiceConfig},
 };
 
 use super::{
-    account, action, assets, download, entry, guard::visitor::Visitor, history, live, machine,
-    page, pairing,
+    account, action, api, assets, download, entry, guard::visitor::Visitor, history, live, machine,
+    metrics, page, pairing,
 };
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.
@@ -55,12 +55,15 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(page_at("/downloads").route(reading().to(page::downloads::page)))
         .service(page_at("/packages/{name}").route(reading().to(download::get)))
         .service(page_at("/healthz").route(reading().to(machine::healthz)))
+        .service(page_at("/metrics").route(reading().to(metrics::metrics)))
         .service(page_at("/api/v1/status").route(reading().to(machine::status)))
         .service(page_at("/api/v1/events").route(reading().to(history::events)))
         .service(page_at("/api/v1/devices").route(reading().to(history::devices)))
-        .default_service(web::to(async |visitor: Visitor| {
-            page::not_found(Some(&visitor))
-        }));
+        .service(page_at("/api/v1/openapi.json").route(reading().to(api::document)))
+        .service(form_at("/api/v1/attach-all").route(web::post().to(api::attach_all)))
+        .service(form_at("/api/v1/devices/{busid}/attach").route(web::post().to(api::attach_one)))
+        .service(form_at("/api/v1/devices/{busid}/detach").route(web::post().to(api::detach_one)))
+        .default_service(web::to(nothing));
 }
 
 fn reading() -> actix_web::Route {
@@ -69,22 +72,47 @@ fn reading() -> actix_web::Route {
 
 /// Something that can only be read.
 fn page_at(path: &str) -> Resource {
-    web::resource(path).default_service(web::to(async || wrong_method("GET, HEAD")))
+    web::resource(path).default_service(web::to(async |request: HttpRequest| {
+        wrong_method(&request, "GET, HEAD")
+    }))
 }
 
 /// Something that changes something.
 fn form_at(path: &str) -> Resource {
-    web::resource(path).default_service(web::to(async || wrong_method("POST")))
+    web::resource(path).default_service(web::to(async |request: HttpRequest| {
+        wrong_method(&request, "POST")
+    }))
 }
 
 /// Something that can be read, and changes something.
 fn page_and_form_at(path: &str) -> Resource {
-    web::resource(path).default_service(web::to(async || wrong_method("GET, HEAD, POST")))
+    web::resource(path).default_service(web::to(async |request: HttpRequest| {
+        wrong_method(&request, "GET, HEAD, POST")
+    }))
 }
 
-fn wrong_method(allowed: &'static str) -> HttpResponse {
-    HttpResponse::MethodNotAllowed()
-        .insert_header((header::ALLOW, allowed))
-        .content_type("text/plain; charset=utf-8")
-        .body(format!("This address takes {allowed} only.\n"))
+/// The answer where there is nothing.
+async fn nothing(request: HttpRequest, visitor: Option<Visitor>) -> HttpResponse {
+    if is_for_programs(&request) {
+        api::Refusal::Address.answer()
+    } else {
+        page::not_found(visitor.as_ref())
+    }
+}
+
+fn wrong_method(request: &HttpRequest, allowed: &'static str) -> HttpResponse {
+    let mut response = if is_for_programs(request) {
+        api::Refusal::Method(allowed).answer()
+    } else {
+        HttpResponse::MethodNotAllowed()
+            .content_type("text/plain; charset=utf-8")
+            .body(format!("This address takes {allowed} only.\n"))
+    };
+    let allow = header::HeaderValue::from_static(allowed);
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
+}
+
+fn is_for_programs(request: &HttpRequest) -> bool {
+    request.path().starts_with("/api/")
 }

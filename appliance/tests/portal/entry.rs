@@ -204,6 +204,27 @@ async fn signing_in_leads_back() {
 }
 
 #[tokio::test]
+async fn a_link_elsewhere_leads_on_to_where_the_cookie_is_sent() {
+    let rig = Rig::new(sample::empty()).await;
+    rig.session().await;
+    let headers = ["host: localhost:8080", "sec-fetch-site: cross-site"];
+    let ask = async |path: &str| rig.stranger(&format!("GET {path}"), &headers, "").await;
+    let page = ask("/sign-in?return=%2Fvm").await;
+    assert_eq!(page.status, 200);
+    let (_, rest) = page.body.split_once("content=\"0; url=").unwrap();
+    let next = rest.split_once('"').unwrap().0.replace("&amp;", "&");
+    assert_eq!(next, "/sign-in?return=%2Fvm&again=1");
+    assert_eq!(
+        rig.get(&next).await.header("location"),
+        Some("/vm"),
+        "with the cookie"
+    );
+    // A browser that brings none still gets the form, and once.
+    let form = ask(&next).await.body;
+    assert!(form.contains("type=\"password\"") && !form.contains("http-equiv=\"refresh"));
+}
+
+#[tokio::test]
 async fn tries_are_limited() {
     let rig = Rig::new(sample::empty()).await;
     rig.session().await;

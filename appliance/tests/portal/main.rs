@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 mod account;
+mod api;
 mod downloads;
 mod entry;
 mod history;
@@ -15,3 +16,4 @@ mod refusals;
 mod rig;
 #[allow(dead_code, reason = "the example uses what these tests do not")]
 mod sample;
+mod schema;

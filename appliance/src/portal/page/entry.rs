@@ -8,7 +8,7 @@ use actix_web::{
 };
 use maud::{Markup, html};
 
-use super::{frame, reply};
+use super::{super::api::refuse, frame, reply};
 use crate::access::{AccessError, Door};
 
 /// The first visit: choosing a password.
@@ -81,6 +81,17 @@ pub(in super::super) fn sign_in(
     )
 }
 
+/// Leads to that address by itself.
+pub(in super::super) fn once_more(address: &str) -> Markup {
+    frame::bare(
+        "Sign in",
+        &html! {
+            meta http-equiv="refresh" content={ "0; url=" (address) };
+            p { a href=(address) { "Go on" } }
+        },
+    )
+}
+
 /// Nobody can sign in.
 pub(in super::super) fn broken(why: &str) -> Markup {
     frame::bare(
@@ -133,10 +144,12 @@ pub(in super::super) fn no_token(door: &Door) -> HttpResponse {
             "send a token that was made on the portal's account page: \"Authorization: Bearer TOKEN\""
         }
     };
-    HttpResponse::Unauthorized()
-        .insert_header((header::WWW_AUTHENTICATE, "Bearer"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(serde_json::json!({ "error": "no valid token", "remedy": remedy }))
+    let mut response = refuse(StatusCode::UNAUTHORIZED, "no valid token", remedy);
+    let bearer = header::HeaderValue::from_static("Bearer");
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, bearer);
+    response
 }
 
 /// A labelled field for a password.

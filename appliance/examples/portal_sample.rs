@@ -106,6 +106,7 @@ async fn main() -> Result<(), portal::PortalError> {
                 .collect()
         }),
         history: store,
+        log: appliance::system::KernelLog::new(std::path::Path::new("/dev/kmsg")),
         names: Vec::new(),
         packages: portal::Packages::new("target/packages".into()),
     };

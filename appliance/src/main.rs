@@ -8,7 +8,10 @@ use appliance::{
     history::{Event, Kind, Store},
     manager::{Inputs, Manager},
     portal,
-    system::{ConfError, Settings, conf_file, settings},
+    system::{
+        self, ConfError, KernelLog, Settings, Watchdog, conf_file, first_start, kernel_log,
+        settings, watchdog,
+    },
     usb::{Monitor, Stub, Sysfs, ports},
     usbipd::{self, Exports, Server},
     vm::{Config, Link, Pairer},
@@ -26,6 +29,13 @@ const PORTAL: u16 = 8080;
 const EVENTS: usize = 256;
 
 fn main() -> anyhow::Result<()> {
+    // As /etc/init.d/S15settings calls it, before the network is up.
+    if let [_, word, file] = std::env::args().collect::<Vec<_>>().as_slice()
+        && word == "configure"
+    {
+        first_start::run(Path::new(file));
+        return Ok(());
+    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("APPLIANCE_LOG")
@@ -33,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         )
         .without_time()
         .with_ansi(false)
+        .with_writer(kernel_log::Writer::new())
         .init();
     // One thread: nothing here computes, what blocks has threads of its own, and each more wakes the
     // others.
@@ -71,15 +82,7 @@ async fn run() -> anyhow::Result<()> {
         .context("failed to open the USB/IP port")?;
     let sessions = server.handle();
 
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .context("failed to read the boot id")?;
-    let hello = PiHello {
-        protocol: PROTOCOL,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        boot_id: boot_id.trim().to_owned(),
-        grace_seconds: first.grace_seconds,
-    };
-    let vm_config = Config::new(hello);
+    let vm_config = Config::new(hello(first.grace_seconds)?);
     let (link, vm) = Link::spawn(vm_config.clone());
     let kick = link.clone();
     let pairer = Pairer::new(vm_config, Arc::new(move || kick.kick()));
@@ -94,9 +97,11 @@ async fn run() -> anyhow::Result<()> {
         grace,
     };
 
-    let shown = settings.clone();
-    let (stored, watched) = (store.clone(), handle.clone());
-    let entry = access.notice();
+    let watched = handle.clone();
+    let wrong = [access.notice(), first_start::report()];
+    let notices = notices(settings.clone(), store.clone(), wrong);
+    let mut watchdog = Watchdog::start(Path::new(watchdog::PATH));
+    let tended = system::tend(watchdog.as_mut(), handle.clone(), Arc::clone(&notices));
     let context = portal::Context {
         view: handle.view,
         commands: handle.commands,
@@ -104,12 +109,9 @@ async fn run() -> anyhow::Result<()> {
         access,
         started: watched.started(),
         alive: Arc::new(move || watched.is_alive()),
-        notices: Arc::new(move || {
-            let wrong = shown.borrow().as_ref().err().map(ToString::to_string);
-            let entry = entry.clone();
-            (stored.notices().into_iter().chain(wrong).chain(entry)).collect()
-        }),
+        notices,
         history: store.clone(),
+        log: KernelLog::default(),
         names: Vec::new(),
         packages: portal::Packages::new(portal::packages::PATH.into()),
     };
@@ -144,13 +146,43 @@ async fn run() -> anyhow::Result<()> {
             Err(anyhow::anyhow!("the USB/IP server ended"))
         }
         ended = portal => ended.context("failed to serve the portal"),
+        () = tended => Err(anyhow::anyhow!("the box is not tended any more")),
         () = follow_settings => Err(anyhow::anyhow!("the settings are not followed any more")),
     };
+    if ended.is_ok() {
+        // This end was planned; after any other one the watchdog runs on until the next start feeds it.
+        watchdog.into_iter().for_each(Watchdog::stop);
+    }
     drop(settle);
     store.append(Event::new(Kind::Stopped));
     link.close().await;
     store.close().await;
     ended
+}
+
+/// What is wrong with the box itself, at any time; `at_start` is what was wrong when it started.
+fn notices(
+    settings: watch::Receiver<Result<Settings, Arc<ConfError>>>,
+    store: Store,
+    at_start: [Option<String>; 2],
+) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+    Arc::new(move || {
+        let wrong = settings.borrow().as_ref().err().map(ToString::to_string);
+        let at_start = at_start.iter().flatten().cloned();
+        (store.notices().into_iter().chain(wrong).chain(at_start)).collect()
+    })
+}
+
+/// How this Pi introduces itself to the VM.
+fn hello(grace_seconds: u16) -> anyhow::Result<PiHello> {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .context("failed to read the boot id")?;
+    Ok(PiHello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: boot_id.trim().to_owned(),
+        grace_seconds,
+    })
 }
 
 /// The settings to use; wrong ones are said, and the defaults taken.

@@ -108,6 +108,12 @@ impl Handle {
         self.pulse.age() < HANGS
     }
 
+    /// How long ago the loop ran; it does so every 5 s at least.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        self.pulse.age()
+    }
+
     /// When the clock began to which the view's times refer.
     #[must_use]
     pub fn started(&self) -> Instant {

@@ -12,6 +12,7 @@ use crate::{
     access::Access,
     history::Store,
     manager::{Command, View},
+    system::KernelLog,
     vm::Pairer,
 };
 
@@ -34,6 +35,8 @@ pub struct Context {
     pub notices: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// What happened, and where people's doings are recorded.
     pub history: Store,
+    /// The box's log.
+    pub log: KernelLog,
     /// Host names under which the portal may be called, beside addresses, `localhost`, `usbip-pi`
     /// and everything in `.local`.
     pub names: Vec<String>,

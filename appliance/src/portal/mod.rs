@@ -18,6 +18,7 @@
 //! | `GET /assets/NAME` | style sheet, script, icon |
 //! | `GET /downloads` | the VM's packages, and what containers need |
 //! | `GET /packages/NAME` | a package |
+//! | `GET /log` | what the kernel and the appliance said lately |
 //! | `GET /healthz` | `ok` while the manager's loop answers, else 503 |
 //! | `GET /api/v1/status` | the manager's view as JSON |
 //! | `GET /api/v1/events` | what happened, from a cursor on |

@@ -54,6 +54,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(page_at("/assets/{name}").route(reading().to(assets::get)))
         .service(page_at("/downloads").route(reading().to(page::downloads::page)))
         .service(page_at("/packages/{name}").route(reading().to(download::get)))
+        .service(page_at("/log").route(reading().to(page::log::log)))
         .service(page_at("/healthz").route(reading().to(machine::healthz)))
         .service(page_at("/metrics").route(reading().to(metrics::metrics)))
         .service(page_at("/api/v1/status").route(reading().to(machine::status)))

@@ -19,6 +19,7 @@ use appliance::{
     history::{Options, Store},
     manager::{Command, View},
     portal::{Context, Packages, Portal, PortalError},
+    system::KernelLog,
     vm::{Config, Pairer},
 };
 use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
@@ -148,6 +149,7 @@ impl Rig {
             },
             notices: Arc::new(|| vec!["line 3 of <appliance.conf> is wrong".into()]),
             history: store.clone(),
+            log: KernelLog::new(Path::new("/nonexistent")),
             names: vec!["pi.lab.example".into()],
             packages: Packages::new(packages.path().into()),
         };

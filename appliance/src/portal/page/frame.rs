@@ -8,11 +8,12 @@ use super::super::{
 };
 
 /// The pages that can be chosen on every page.
-const PLACES: [(&str, &str); 5] = [
+const PLACES: &[(&str, &str)] = &[
     ("/", "Devices"),
     ("/vm", "VM"),
     ("/history", "History"),
     ("/downloads", "Downloads"),
+    ("/log", "Log"),
     ("/account", "Account"),
 ];
 
@@ -24,7 +25,7 @@ pub(in super::super) fn frame(title: &str, visitor: &Visitor, content: &Markup) 
         &html! {
             nav aria-label="Pages" {
                 ul {
-                    @for (path, name) in PLACES {
+                    @for &(path, name) in PLACES {
                         li { a href=(path) aria-current=[(visitor.is_at(path)).then_some("page")] { (name) } }
                     }
                 }

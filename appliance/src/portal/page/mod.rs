@@ -10,6 +10,7 @@
 //! - [`containers`]: what containers on the VM need
 //! - [`history`]: what happened
 //! - [`mod@copy`]: text to copy
+//! - [`mod@log`]: what the kernel and the appliance said lately
 //!
 //! Everything in the live part has an id of its own down to the level at which the script replaces
 //! it, so that what did not change stays in place, with focus and selection.
@@ -22,6 +23,7 @@ pub(super) mod downloads;
 pub(super) mod entry;
 pub(super) mod frame;
 pub(super) mod history;
+pub(super) mod log;
 mod session;
 pub(super) mod vm;
 

@@ -1,0 +1,148 @@
+//! What the screen shows: nobody can log in there, so it says where the portal is and how things
+//! stand, again after each change.
+
+use std::{
+    fmt::Write as _,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::fs::OFlags;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::manager::{
+    View,
+    view::{DeviceState, SessionView},
+};
+
+/// The device: what the kernel's command line names last.
+pub const PATH: &str = "/dev/console";
+/// How often the address is looked at; nothing tells of a new one.
+const LOOK: Duration = Duration::from_secs(5);
+/// The least time between two writes.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// An address of TEST-NET-1 (RFC 5737), to which nothing is sent.
+const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+
+/// Keep the screen up to date. `notices` are sentences about what is wrong. Ends with the manager.
+pub async fn show(
+    path: &Path,
+    mut view: watch::Receiver<Arc<View>>,
+    notices: impl Fn() -> Vec<String>,
+) {
+    let mut shown = String::new();
+    loop {
+        let now = screen(
+            address(),
+            &name(),
+            &view.borrow_and_update().clone(),
+            &notices(),
+        );
+        if now != shown {
+            if let Err(error) = write(path, &now) {
+                tracing::debug!(%error, "the screen cannot be written to");
+            }
+            shown = now;
+        }
+        sleep(SHORTEST).await;
+        if let Ok(Err(_)) = timeout(LOOK, view.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Does not wait for a serial line that is stuck.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut console = OpenOptions::new()
+        .write(true)
+        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
+        .open(path)?;
+    console.write_all(text.as_bytes())
+}
+
+/// The address that others reach the box at; none before there is a network.
+fn address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(ELSEWHERE).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn screen(address: Option<IpAddr>, name: &str, view: &View, notices: &[String]) -> String {
+    let mut text = format!("\r\nusbip-pi {}\r\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |label: &str, value: &str| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "  {label:<9}{value}\r\n");
+    };
+    match address {
+        Some(address) => {
+            let portal = format!("http://{address}:8080 or http://{name}.local:8080");
+            line("portal", &portal);
+        }
+        None => line("portal", "no network yet: is the cable plugged in?"),
+    }
+    let vm = match &view.session {
+        SessionView::NotPaired => "not paired: open the portal",
+        SessionView::Down { failure: None } => "connecting",
+        SessionView::Down { failure: Some(_) } => "no connection: the portal says why",
+        SessionView::Up { .. } => "connected",
+    };
+    line("VM", vm);
+    let count = |wanted: fn(&DeviceState) -> bool| {
+        let devices = view.devices.iter();
+        devices.filter(|device| wanted(&device.state)).count()
+    };
+    let attached = count(|state| matches!(state, DeviceState::Attached { .. }));
+    let offered = count(|state| !matches!(state, DeviceState::Skipped { .. }));
+    line("devices", &format!("{attached} of {offered} attached"));
+    for notice in notices {
+        let notice: String = notice.chars().filter(|c| !c.is_control()).collect();
+        line("warning", &notice);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_screen_says_where_to_go_and_what_is_wrong() {
+        let view = View {
+            pairing: None,
+            session: SessionView::NotPaired,
+            devices: Vec::new(),
+            vhci_ports: None,
+        };
+        let text = screen(None, "usbip-pi", &view, &[]);
+        assert!(text.contains("no network yet"), "{text}");
+        assert!(text.contains("not paired"), "{text}");
+
+        let address = Some(IpAddr::from([10, 0, 0, 7]));
+        let text = screen(
+            address,
+            "bench",
+            &view,
+            &["line 3 is wrong\u{1b}[2J".into()],
+        );
+        assert!(
+            text.contains("http://10.0.0.7:8080 or http://bench.local:8080"),
+            "{text}"
+        );
+        assert!(text.contains("line 3 is wrong[2J\r\n"), "{text}");
+    }
+}

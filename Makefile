@@ -1,5 +1,5 @@
 # The front door. Each target says what it does; the work is in tools/ and the crates.
-.PHONY: run test bench packages setup clean
+.PHONY: run test bench packages image setup clean
 
 # Two machines in QEMU, emulated devices to plug and unplug, the portal at http://localhost:8080
 run: setup
@@ -21,6 +21,10 @@ bench:
 packages:
 	tools/setup packages
 	vm-helper/package/build
+
+# The card's image in dist/, by Buildroot; the first time takes an hour
+image: packages
+	buildroot/build
 
 setup:
 	tools/setup run

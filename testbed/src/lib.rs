@@ -1,6 +1,7 @@
 //! Two machines under QEMU with real kernels, and the USB devices plugged into them.
 //!
 //! - [`image`]: kernel, initramfs and root file systems, built once and kept
+//! - [`card`]: the Pi's card, as a person would have it after flashing
 //! - [`machine`]: one guest: power, commands, files, kernel log, network cable
 //! - [`agent`]: what runs commands inside a guest, and the line protocol to it
 //! - [`usb`]: what is plugged into a guest's USB ports
@@ -14,6 +15,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod card;
 pub mod image;
 pub mod machine;
 pub mod pair;

@@ -119,6 +119,7 @@ impl Pair {
             memory_mib,
             forwards,
             usb,
+            card: None,
         };
         let forwards = vec![(portal_port, PORTAL), (usbip_port, USBIP)];
         let pi = spec(Role::Pi, 512, forwards, true);
@@ -288,7 +289,7 @@ fn vm_payload(helper: Option<&Path>) -> Result<Vec<u8>, Error> {
 }
 
 /// A port of the loopback that is free now; `wanted` itself unless that is 0.
-fn free_port(wanted: u16) -> Result<u16, Error> {
+pub(crate) fn free_port(wanted: u16) -> Result<u16, Error> {
     TcpListener::bind(("127.0.0.1", wanted))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())

@@ -244,7 +244,7 @@ fn check_network(network: &Network) -> Result<String, FirstStartError> {
     let Some((address, length)) = parsed else {
         let problem = Problem::new(
             format!("{:?} is no address with a prefix length", network.address),
-            "such as \"192.168.1.50/24\"",
+            "an address and its prefix length, such as \"192.168.1.50/24\"",
         );
         return Err(value("network.address")(problem));
     };
@@ -252,7 +252,7 @@ fn check_network(network: &Network) -> Result<String, FirstStartError> {
     let parse = |key, text: &str| {
         text.parse::<IpAddr>().map_err(|_| {
             let found = format!("{text:?} is no address");
-            value(key)(Problem::new(found, "such as \"192.168.1.1\""))
+            value(key)(Problem::new(found, "an address such as \"192.168.1.1\""))
         })
     };
     if let Some(gateway) = &network.gateway {

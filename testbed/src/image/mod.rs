@@ -72,6 +72,17 @@ pub struct Images {
 }
 
 impl Images {
+    /// For a machine that starts from a card.
+    pub(crate) fn none() -> Self {
+        let none = PathBuf::new;
+        Self {
+            vmlinux: none(),
+            initramfs: none(),
+            pi: none(),
+            vm: none(),
+        }
+    }
+
     /// The images for the sources as they are now; builds them when they are not there yet, which takes one to
     /// two minutes and calls `progress` with a line now and then.
     pub fn ready(progress: &dyn Fn(&str)) -> Result<Self, Error> {
@@ -93,10 +104,8 @@ impl Images {
         let guard = File::create(&lock).map_err(file("create", &lock))?;
         guard.lock().map_err(file("lock", &lock))?;
 
-        let dir = root.join(format!("images-{}", fingerprint()?));
-        if !dir.join("complete").exists() {
-            build(&dir, progress)?;
-        }
+        let dir = root.join(format!("images-{}", fingerprint(&["image", "guest/vm"])?));
+        build("image/build.sh", &dir, progress)?;
         Ok(Self {
             vmlinux: dir.join("vmlinux"),
             initramfs: dir.join("initramfs"),
@@ -106,12 +115,16 @@ impl Images {
     }
 }
 
-fn build(dir: &Path, progress: &dyn Fn(&str)) -> Result<(), Error> {
+/// Has a script of this crate fill a folder, unless it has done so before.
+pub(crate) fn build(script: &str, dir: &Path, progress: &dyn Fn(&str)) -> Result<(), Error> {
+    if dir.join("complete").exists() {
+        return Ok(());
+    }
     if dir.exists() {
         fs::remove_dir_all(dir).map_err(file("remove", dir))?;
     }
     fs::create_dir_all(dir).map_err(file("create", dir))?;
-    let script = place::source().join("image/build.sh");
+    let script = place::source().join(script);
     let log = dir.join("build.log");
     // Only root may make a root file system; the machines themselves need no rights.
     let mut bash = if rustix::process::geteuid().is_root() {
@@ -152,11 +165,11 @@ fn build(dir: &Path, progress: &dyn Fn(&str)) -> Result<(), Error> {
     fs::write(&mark, "").map_err(file("write", &mark))
 }
 
-/// Changes with everything that goes into the images, except what the package sources offer: a newer package
+/// Changes with everything in these folders of the crate and with the release of this host, except what the package sources offer: a newer package
 /// alone is no reason to build again.
-fn fingerprint() -> Result<String, Error> {
+pub(crate) fn fingerprint(dirs: &[&str]) -> Result<String, Error> {
     let mut inputs = vec![PathBuf::from("/etc/os-release")];
-    for dir in ["image", "guest/vm"] {
+    for dir in dirs {
         list(&place::source().join(dir), &mut inputs)?;
     }
     inputs.sort();
@@ -184,7 +197,7 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
     Ok(())
 }
 
-fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::File { act, path, source }
 }

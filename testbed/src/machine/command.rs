@@ -38,8 +38,12 @@ pub(super) fn arguments(spec: &Spec) -> Vec<String> {
     .collect();
     let mut add = |flag: &str, value: String| args.extend([flag.to_owned(), value]);
     add("-m", spec.memory_mib.to_string());
-    add("-kernel", path(&spec.images.vmlinux));
-    add("-initrd", path(&spec.images.initramfs));
+    let (kernel, initramfs) = match &spec.card {
+        Some(card) => (&card.vmlinux, &card.initramfs),
+        None => (&spec.images.vmlinux, &spec.images.initramfs),
+    };
+    add("-kernel", path(kernel));
+    add("-initrd", path(initramfs));
     add("-append", kernel_command_line(role));
     add(
         "-chardev",
@@ -67,26 +71,34 @@ pub(super) fn arguments(spec: &Spec) -> Vec<String> {
     if role == Role::Pi {
         disks.push("file=pi.data,format=raw".to_owned());
     }
+    if spec.card.is_some() {
+        disks = vec!["file=card.img,format=raw".to_owned()];
+        // As a Pi: with a watchdog, and without a clock of its own.
+        add("-device", "i6300esb".to_owned());
+        add("-rtc", "base=2001-01-01".to_owned());
+    }
     for (index, disk) in disks.iter().enumerate() {
         add("-drive", format!("{disk},if=none,id=disk{index}"));
         add("-device", format!("virtio-blk-pci,drive=disk{index}"));
     }
 
     // Datagrams over unix sockets: either guest may start, die and come back at any time.
-    let peer = role.peer();
-    add(
-        "-netdev",
-        format!(
-            "dgram,id=link,local.type=unix,local.path={role}.net,remote.type=unix,remote.path={peer}.net"
-        ),
-    );
-    add(
-        "-device",
-        format!(
-            "virtio-net-pci,netdev=link,id=nic,mac=52:54:00:09:00:0{}",
-            role.address_end()
-        ),
-    );
+    if spec.card.is_none() {
+        let peer = role.peer();
+        add(
+            "-netdev",
+            format!(
+                "dgram,id=link,local.type=unix,local.path={role}.net,remote.type=unix,remote.path={peer}.net"
+            ),
+        );
+        add(
+            "-device",
+            format!(
+                "virtio-net-pci,netdev=link,id=nic,mac=52:54:00:09:00:0{}",
+                role.address_end()
+            ),
+        );
+    }
     if !spec.forwards.is_empty() {
         let mut nat = "user,id=nat".to_owned();
         for (host, guest) in &spec.forwards {
@@ -110,7 +122,7 @@ fn kernel_command_line(role: Role) -> String {
         "console=ttyS0 quiet panic=-1 printk.devkmsg=on log_buf_len=4M net.ifnames=0 mitigations=off audit=0 \
          testbed.role={role}{}",
         match role {
-            Role::Pi => "",
+            Role::Pi => " i6300esb.heartbeat=10",
             Role::Vm => " systemd.show_status=0",
         }
     )
@@ -142,6 +154,7 @@ mod tests {
             memory_mib: 512,
             forwards: vec![(18080, 8080)],
             usb: role == Role::Pi,
+            card: None,
         }
     }
 

@@ -28,6 +28,7 @@ use base64ct::{Base64, Encoding};
 
 use crate::agent::client::{self, Agent};
 use crate::agent::{Reply, Request};
+use crate::card::Card;
 use crate::image::Images;
 use crate::usb::Ports;
 use qmp::Qmp;
@@ -112,6 +113,8 @@ pub struct Spec {
     pub forwards: Vec<(u16, u16)>,
     /// Whether it has USB ports.
     pub usb: bool,
+    /// A card that it starts from, instead of the images' root. Its only network then leads to the host.
+    pub card: Option<Card>,
 }
 
 /// What a command in a guest left.

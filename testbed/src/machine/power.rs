@@ -39,6 +39,7 @@ impl Machine {
         let path = dir.join(format!("{}.payload", spec.role));
         fs::write(&path, payload).map_err(file("write", &path))?;
         match spec.role {
+            Role::Pi if spec.card.is_some() => {}
             Role::Pi => {
                 let path = dir.join("pi.data");
                 let disk = File::create(&path).map_err(file("create", &path))?;

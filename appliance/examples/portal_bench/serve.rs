@@ -264,6 +264,7 @@ async fn serve(dir: &Path) {
         alive: Arc::new(move || alive.is_alive()),
         notices: Arc::new(move || notices.notices()),
         history: store,
+        log: appliance::system::KernelLog::default(),
         names: Vec::new(),
         packages: Packages::new(dir.join("packages")),
     };

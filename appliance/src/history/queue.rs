@@ -261,11 +261,6 @@ impl Queue {
     pub(super) fn lost(&self) -> u64 {
         self.lost
     }
-
-    /// The kernel's boot.
-    pub(super) fn boot_id(&self) -> &str {
-        &self.boot_id
-    }
 }
 
 /// Add a sighting; of too many devices the new one is lost.

@@ -216,23 +216,24 @@ impl Store {
     /// At most `limit` events (and no more than [`MOST_READ`]), also those that were not written yet.
     pub async fn events(&self, filter: &Filter, cursor: Cursor, limit: u32) -> Reading {
         let limit = limit.clamp(1, MOST_READ);
+        let now = (self.shared.options.now)();
+        // Before the file is read: what is written meanwhile is found in both, and nothing in neither.
+        let waiting = lock(&self.shared.queue).waiting(filter, cursor, now);
         // One more tells whether there are more.
         let stored =
             self.read(async |database: &Database| database.events(filter, cursor, limit + 1).await);
         let stored = stored.await;
-        let now = (self.shared.options.now)();
-        let queue = lock(&self.shared.queue);
         let complete = stored.is_some() || self.shared.path.as_os_str().is_empty();
         let mut records: BTreeMap<i64, Record> = stored
             .into_iter()
             .flatten()
             .map(|mut record| {
-                record.date(queue.boot_id(), now);
+                record.date(&self.shared.options.boot_id, now);
                 (record.sequence, record)
             })
             .collect();
         // What waits is newer than what is stored under the same number.
-        let waiting = queue.waiting(filter, cursor, now).into_iter();
+        let waiting = waiting.into_iter();
         records.extend(waiting.map(|record| (record.sequence, record)));
         let more = records.len() > limit as usize;
         let records = records.into_values();

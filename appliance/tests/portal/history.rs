@@ -233,6 +233,12 @@ async fn a_program_follows_the_events_with_a_cursor() {
     let answer = get("kind=session_lost").await;
     assert_eq!(answer["events"].as_array().unwrap().len(), 1);
     assert_eq!(answer["next"], next + 1);
+    // A cursor of a history that was lost.
+    let answer = get("after=1000000").await;
+    assert!(
+        answer["newest"].as_i64() < answer["next"].as_i64(),
+        "{answer}"
+    );
     let attached = get("kind=attached").await["events"][0].clone();
     assert_eq!(attached["attached"]["ttys"][0], "/dev/ttyUSB0");
     assert_eq!(attached["device"]["busid"], "1-1.2");

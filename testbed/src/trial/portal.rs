@@ -144,6 +144,20 @@ impl Bed {
             })
     }
 
+    /// What happened after the event with this number, and the newest one's number.
+    pub fn events(&self, after: i64) -> Result<(Vec<Value>, i64), Error> {
+        let (_, body) = self.page(&format!("/api/v1/events?after={after}&limit=1000"))?;
+        let answer: Option<Value> = serde_json::from_str(&body).ok();
+        let parts = answer.and_then(|answer| {
+            let events = answer["events"].as_array()?.clone();
+            Some((events, answer["newest"].as_i64()?))
+        });
+        parts.ok_or(Error::Answer {
+            what: "what happened",
+            answer: body,
+        })
+    }
+
     /// A device as the Pi sees it, by its busid.
     pub fn device_view(&self, busid: &str) -> Result<Option<Value>, Error> {
         let view = self.view()?;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use testbed::redir::Kind;
-use testbed::trial::{Bed, Error, Outcome, Plug, Undo};
+use testbed::trial::{self, Bed, Error, Outcome, Plug, Undo};
 use testbed::usb::What;
 
 const BYTES: usize = 64 << 10;
 
 pub fn plug_and_unplug(bed: &Bed) -> Outcome {
+    let (_, before) = bed.events(0)?;
     let plug = bed.plug(Kind::Cp2102)?;
     let attachment = bed.attached(&plug)?;
     let [tty] = &attachment.ttys[..] else {
@@ -36,6 +38,30 @@ pub fn plug_and_unplug(bed: &Bed) -> Outcome {
     bed.unplug(&plug)?;
     bed.gone(&attachment)?;
     assert_eq!(bed.vhci_in_use()?, [""; 0]);
+
+    let told = trial::wait_until("the history tells of the unplug", || {
+        let (events, _) = bed.events(before).map_err(|error| error.to_string())?;
+        let about = |event: &&Value| event["device"]["busid"] == plug.busid.as_str();
+        let told: Vec<Value> = events.iter().filter(about).cloned().collect();
+        match told.last() {
+            Some(last) if last["kind"] == "unplugged" => Ok(told),
+            _ => Err(format!("{told:?}")),
+        }
+    })?;
+    let kinds: Vec<&str> = told
+        .iter()
+        .filter_map(|event| event["kind"].as_str())
+        .collect();
+    // On a slow machine the hang-up may come long before the unplug, and is told then.
+    let kinds: Vec<&str> = kinds
+        .into_iter()
+        .filter(|kind| *kind != "detached")
+        .collect();
+    assert_eq!(kinds, ["plugged", "bound", "attached", "unplugged"]);
+    let attached = &told[2]["attached"];
+    assert_eq!(attached["ttys"][0], tty.node.as_str(), "{attached}");
+    assert!(attached["plug_to_tty_ms"].is_u64(), "{attached}");
+    assert!(attached["timings"]["tty_ms"].is_f64(), "{attached}");
     Ok(())
 }
 

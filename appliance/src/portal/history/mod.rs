@@ -18,7 +18,7 @@ use actix_web::{
 use serde::Serialize;
 
 use super::{Context, guard::visitor::Visitor, page};
-use crate::history::{Cursor, Filter};
+use crate::history::Cursor;
 use entry::{Device, Entry};
 use query::{Query, QueryError};
 
@@ -82,7 +82,8 @@ struct Answer {
     /// The newest event's sequence number. When it is less than `next`, the history was lost and
     /// began anew: ask from 0 on.
     newest: i64,
-    /// Whether the database could be read; where not, these are only the latest events.
+    /// Whether the database could be read; where not, these are only the latest events, and `next`
+    /// is the `after` of the question.
     complete: bool,
 }
 
@@ -95,17 +96,20 @@ pub(super) async fn events(request: HttpRequest, context: web::Data<Context>) ->
     }
     let after = query.after.unwrap_or(0);
     let limit = query.limit.unwrap_or(FEW);
-    let reading = context
-        .history
-        .events(&query.filter, Cursor::After(after), limit)
-        .await;
+    // Before reading, so that nothing that comes meanwhile is passed over.
     let newest = context.history.newest();
+    let cursor = Cursor::After(after);
+    let reading = context.history.events(&query.filter, cursor, limit).await;
     let last = reading.records.last().map(|record| record.sequence);
+    let newest = last.map_or(newest, |last| last.max(newest));
+    let next = match (reading.complete, reading.more) {
+        (false, _) => after,
+        (true, true) => last.unwrap_or(after),
+        // What is not wanted need not be looked through again.
+        (true, false) => after.max(newest),
+    };
     answer(&Answer {
-        // Where nothing that is wanted is left, what is not wanted need not be looked through again.
-        next: last
-            .filter(|_| reading.more || query.filter == Filter::default())
-            .unwrap_or_else(|| newest.max(after)),
+        next,
         events: reading.records.iter().map(Entry::of).collect(),
         more: reading.more,
         newest,

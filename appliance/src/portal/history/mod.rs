@@ -17,10 +17,10 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use super::{Context, guard::visitor::Visitor, page};
+use super::{Context, api::refuse, guard::visitor::Visitor, page};
 use crate::history::Cursor;
 use entry::{Device, Entry};
-use query::{Query, QueryError};
+use query::Query;
 
 pub(super) use export::{csv, json};
 
@@ -92,7 +92,7 @@ struct Answer {
 pub(super) async fn events(request: HttpRequest, context: web::Data<Context>) -> HttpResponse {
     let (query, wrong) = Query::read(request.query_string());
     if let Some(error) = wrong.first() {
-        return refuse(error);
+        return refuse(StatusCode::BAD_REQUEST, &error.to_string(), &error.remedy());
     }
     let after = query.after.unwrap_or(0);
     let limit = query.limit.unwrap_or(FEW);
@@ -138,16 +138,4 @@ fn answer(value: &impl Serialize) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(value)
-}
-
-fn refuse(error: &QueryError) -> HttpResponse {
-    #[derive(Serialize)]
-    struct Refusal {
-        error: String,
-        remedy: String,
-    }
-    HttpResponse::BadRequest().json(Refusal {
-        error: error.to_string(),
-        remedy: error.remedy(),
-    })
 }

@@ -28,7 +28,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Longest time between two events. The script takes a longer silence for a lost connection, so
 /// these are events that it sees, where a comment would only keep the connection open.
-const ALIVE: Duration = Duration::from_secs(15);
+pub(super) const ALIVE: Duration = Duration::from_secs(15);
 
 /// How old a rendered picture may get, because of the times to the next try in it.
 const FRESH: Duration = Duration::from_secs(1);
@@ -62,6 +62,11 @@ impl Live {
         MOST_READERS - self.places.available_permits()
     }
 
+    /// A place among them; none when all are taken.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
     fn picture(&self, view: &Arc<View>) -> Bytes {
         let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
         match &*rendered {
@@ -82,7 +87,7 @@ impl Live {
     }
 }
 
-fn event(name: &str, data: &str) -> Bytes {
+pub(super) fn event(name: &str, data: &str) -> Bytes {
     // A line break inside would end the event.
     let data = data.replace(['\r', '\n'], " ");
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
@@ -90,11 +95,8 @@ fn event(name: &str, data: &str) -> Bytes {
 
 /// `GET /events`
 pub(super) async fn events(live: web::Data<Live>, visitor: Visitor) -> HttpResponse {
-    let Ok(place) = Arc::clone(&live.places).try_acquire_owned() else {
-        return HttpResponse::ServiceUnavailable()
-            .insert_header((header::RETRY_AFTER, "30"))
-            .content_type("text/plain; charset=utf-8")
-            .body("Too many pages are open; this one works by reloading.\n");
+    let Some(place) = live.place() else {
+        return full();
     };
     let reader = Reader {
         view: live.context.view.clone(),
@@ -110,6 +112,14 @@ pub(super) async fn events(live: web::Data<Live>, visitor: Visitor) -> HttpRespo
             let event = reader.next().await?;
             Some((Ok::<_, Infallible>(event), reader))
         }))
+}
+
+/// The answer when all places are taken.
+pub(super) fn full() -> HttpResponse {
+    HttpResponse::ServiceUnavailable()
+        .insert_header((header::RETRY_AFTER, "30"))
+        .content_type("text/plain; charset=utf-8")
+        .body("Too many pages are open; this one works by reloading.\n")
 }
 
 struct Reader {

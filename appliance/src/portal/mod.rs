@@ -19,6 +19,7 @@
 //! | `GET /downloads` | the VM's packages, and what containers need |
 //! | `GET /packages/NAME` | a package |
 //! | `GET /log` | what the kernel and the appliance said lately |
+//! | `GET /log/events` | server-sent events: the log's live part, again when there is more |
 //! | `GET /healthz` | `ok` while the manager's loop answers, else 503 |
 //! | `GET /api/v1/status` | the manager's view as JSON |
 //! | `GET /api/v1/events` | what happened, from a cursor on |
@@ -34,6 +35,7 @@
 //! - [`account`]: what one can do about one's access
 //! - [`page`]: the HTML
 //! - [`live`]: the events
+//! - [`mod@log`]: the log and its events
 //! - [`action`]: what a person asks for
 //! - [`pairing`]: what a person does about the pairing
 //! - [`history`]: what happened, for people and programs
@@ -53,6 +55,7 @@ mod entry;
 mod guard;
 mod history;
 mod live;
+mod log;
 mod machine;
 mod metrics;
 pub mod packages;

@@ -7,8 +7,8 @@ use actix_web::{
 };
 
 use super::{
-    account, action, api, assets, download, entry, guard::visitor::Visitor, history, live, machine,
-    metrics, page, pairing,
+    account, action, api, assets, download, entry, guard::visitor::Visitor, history, live, log,
+    machine, metrics, page, pairing,
 };
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.
@@ -54,7 +54,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(page_at("/assets/{name}").route(reading().to(assets::get)))
         .service(page_at("/downloads").route(reading().to(page::downloads::page)))
         .service(page_at("/packages/{name}").route(reading().to(download::get)))
-        .service(page_at("/log").route(reading().to(page::log::log)))
+        .service(page_at("/log").route(reading().to(log::show)))
+        .service(page_at("/log/events").route(web::get().to(log::events)))
         .service(page_at("/healthz").route(reading().to(machine::healthz)))
         .service(page_at("/metrics").route(reading().to(metrics::metrics)))
         .service(page_at("/api/v1/status").route(reading().to(machine::status)))

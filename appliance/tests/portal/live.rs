@@ -22,9 +22,13 @@ struct Reader {
 impl Reader {
     /// Ask for events; the status of the answer.
     async fn open(rig: &Rig) -> (Self, u16) {
+        Self::open_at(rig, "/events").await
+    }
+
+    async fn open_at(rig: &Rig, path: &str) -> (Self, u16) {
         let cookie = &rig.session().await.cookie;
         let request = format!(
-            "GET /events HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n"
         );
         let mut stream = rig.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -166,4 +170,38 @@ async fn events_end_with_the_session() {
     rig.view.send_replace(with_device("A secret board"));
     assert_eq!(reader.picture().await, None);
     assert_eq!(Reader::open(&rig).await.1, 401);
+}
+
+#[tokio::test]
+async fn the_log_grows_while_it_is_read() {
+    let rig = Rig::new(sample::connected()).await;
+    let kernel = rig.dir.path().join("kmsg");
+    let first = "6,1,1500000,-;usb 1-1: <Board>\n";
+    std::fs::write(&kernel, first).unwrap();
+    let page = rig.get("/log").await;
+    assert_eq!(page.status, 200);
+    assert!(
+        page.body.contains("usb 1-1: &lt;Board&gt;"),
+        "{}",
+        page.body
+    );
+
+    let (mut reader, status) = Reader::open_at(&rig, "/log/events").await;
+    assert_eq!(status, 200);
+    let picture = reader.picture().await.unwrap();
+    assert!(
+        picture.contains("line-1") && !picture.contains("line-2"),
+        "{picture}"
+    );
+    std::fs::write(
+        &kernel,
+        first.to_owned() + "11,2,2500000,-;ERROR out of luck\n",
+    )
+    .unwrap();
+    let picture = reader.picture().await.unwrap();
+    assert!(picture.contains("out of luck"), "{picture}");
+
+    rig.access.sign_out_everywhere().await;
+    assert_eq!(reader.picture().await, None);
+    assert_eq!(Reader::open_at(&rig, "/log/events").await.1, 401);
 }

@@ -149,7 +149,7 @@ impl Rig {
             },
             notices: Arc::new(|| vec!["line 3 of <appliance.conf> is wrong".into()]),
             history: store.clone(),
-            log: KernelLog::new(Path::new("/nonexistent")),
+            log: KernelLog::new(&dir.path().join("kmsg")),
             names: vec!["pi.lab.example".into()],
             packages: Packages::new(packages.path().into()),
         };

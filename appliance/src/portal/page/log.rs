@@ -2,59 +2,56 @@
 
 use std::io;
 
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpResponse, http::header};
 use maud::{Markup, html};
 
 use super::{
-    super::{Context, guard::visitor::Visitor, text::shown},
+    super::{guard::visitor::Visitor, text::shown},
     frame,
 };
 use crate::system::kernel_log::Line;
 
 /// Lines on the page; the ring holds some thousands.
-const MOST_LINES: usize = 500;
+const MOST_LINES: usize = 300;
 
-/// `GET /log`
-pub(in super::super) async fn log(visitor: Visitor, context: web::Data<Context>) -> HttpResponse {
-    let log = context.log.clone();
-    let lines = match web::block(move || log.lines()).await {
-        Ok(lines) => lines,
-        Err(error) => Err(io::Error::other(error)),
+/// The page.
+pub(in super::super) fn log(visitor: &Visitor, lines: &io::Result<Vec<Line>>) -> HttpResponse {
+    let content = html! {
+        h2 { "Log" }
+        p {
+            "The newest first, in seconds since the Pi started. It is kept in memory and begins \
+             anew with each start of the Pi."
+        }
+        p #connection role="status" hidden {}
+        p #news .unseen aria-live="polite" {}
+        (live(lines))
     };
-    let page = frame::frame("Log", &visitor, &content(&lines));
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(page.into_string())
+        .body(frame::frame("Log", visitor, &content).into_string())
 }
 
-fn content(lines: &io::Result<Vec<Line>>) -> Markup {
+/// The part that the script keeps up to date.
+pub(in super::super) fn live(lines: &io::Result<Vec<Line>>) -> Markup {
     html! {
-        section aria-labelledby="log-title" {
-            div.top {
-                h2 #log-title { "Log" }
-                a href="/log" { "Reload" }
-            }
-            p {
-                "The newest first, in seconds since the Pi started. It is kept in memory and begins \
-                 anew with each start of the Pi."
-            }
+        div #live data-events="/log/events" {
             @match lines {
-                Ok(lines) => {
-                    ol.log reversed {
-                        @for line in lines.iter().rev().take(MOST_LINES) {
-                            li.{ "level-" (line.level) } {
-                                time { (format!("{:.3}", line.at.as_secs_f64())) }
-                                " "
-                                span { @if line.kernel { "kernel" } @else { "appliance" } }
-                                " "
-                                code { (shown(&line.text)) }
-                            }
-                        }
-                    }
-                }
-                Err(error) => p.notice { "The kernel's log cannot be read: " (error) }
+                Ok(lines) => ul #lines .log { @for line in lines.iter().rev().take(MOST_LINES) { (item(line)) } },
+                Err(error) => p #lines .notice { "The kernel's log cannot be read: " (error) },
             }
+        }
+    }
+}
+
+fn item(line: &Line) -> Markup {
+    html! {
+        li #{ "line-" (line.sequence) } .{ "level-" (line.level) } {
+            time { (format!("{:.3}", line.at.as_secs_f64())) }
+            " "
+            span { @if line.kernel { "kernel" } @else { "appliance" } }
+            " "
+            code { (shown(&line.text)) }
         }
     }
 }
@@ -75,7 +72,7 @@ mod tests {
             text: text.into(),
         };
         let lines = vec![line(1, "usb 1-1: <script>"), line(2, "bound")];
-        let page = content(&Ok(lines)).into_string();
+        let page = live(&Ok(lines)).into_string();
         let (bound, script) = (page.find("bound"), page.find("&lt;script&gt;"));
         assert!(bound.is_some() && bound < script, "{page}");
         assert!(page.contains("3.000") && page.contains("kernel"), "{page}");

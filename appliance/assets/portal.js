@@ -1,22 +1,6 @@
 // Keeps pages up to date and copies commands. Without this script they work by reloading.
 "use strict";
 
-// Shown by the script alone: without it there is nothing to press.
-for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
-
-document.addEventListener("click", async (event) => {
-  const button = event.target.closest("[data-copy]");
-  if (!button) return;
-  const source = document.getElementById(button.dataset.copy);
-  // Browsers have a clipboard for pages over HTTPS; the older way works everywhere.
-  getSelection().selectAllChildren(source);
-  const copied = navigator.clipboard
-    ? await navigator.clipboard.writeText(source.textContent).then(() => true, () => false)
-    : document.execCommand("copy");
-  button.textContent = copied ? "Copied" : "Marked: press Ctrl+C";
-  setTimeout(() => (button.textContent = "Copy"), 3000);
-});
-
 (() => {
   document.documentElement.classList.add("scripted");
 
@@ -45,6 +29,15 @@ document.addEventListener("click", async (event) => {
     address.searchParams.delete("outcome");
     history.replaceState(null, "", address);
   }
+
+  // A part of a page that is fetched again until it says that nothing will change any more.
+  setInterval(async () => {
+    const part = document.querySelector("[data-refresh]");
+    if (!part || document.hidden) return;
+    const page = await fetch(location.pathname).then((answer) => answer.text(), () => "");
+    const fresh = new DOMParser().parseFromString(page, "text/html").getElementById(part.id);
+    if (fresh && !part.isEqualNode(fresh)) part.replaceWith(fresh);
+  }, 2000);
 
   const live = document.getElementById("live");
   const connection = document.getElementById("connection");

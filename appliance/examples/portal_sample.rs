@@ -108,6 +108,7 @@ async fn main() -> Result<(), portal::PortalError> {
         history: store,
         log: appliance::system::KernelLog::new(std::path::Path::new("/dev/kmsg")),
         names: Vec::new(),
+        joins: portal::Joins::default(),
         packages: portal::Packages::new("target/packages".into()),
     };
     let port = std::env::args().nth(2).and_then(|port| port.parse().ok());

@@ -113,6 +113,7 @@ async fn run() -> anyhow::Result<()> {
         history: store.clone(),
         log: KernelLog::default(),
         names: Vec::new(),
+        joins: portal::Joins::default(),
         packages: portal::Packages::new(portal::packages::PATH.into()),
     };
     let address = (Ipv6Addr::UNSPECIFIED, PORTAL).into();

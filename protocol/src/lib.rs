@@ -2,9 +2,11 @@
 //!
 //! - [`id`]: busid, devid and speed, the names of a device on the wire and in sysfs
 //! - [`wire`]: the USB/IP handshake on TCP port 3240
+//! - [`join`]: pairing from the VM's side, over the portal
 //! - [`line`]: the words the Pi sends to `usb-event-handler` and the JSON lines it answers with
 
 pub mod id;
+pub mod join;
 pub mod line;
 pub mod wire;
 

@@ -14,7 +14,7 @@ use crate::{
     boot,
     failure::Error,
     forced::{self, Order},
-    handler,
+    handler, join,
     presence::Presence,
     root::Root,
     session::{self, Patience},
@@ -33,6 +33,9 @@ vm-helper: the Pi's USB serial devices on this machine
   vm-helper list                what the Pi exports
   vm-helper connect BUSID       attach a device, such as 1-1.1
   vm-helper disconnect BUSID    detach it
+  vm-helper join URL            pair with the Pi whose portal shows this address
+    --user NAME                 who lets the Pi in
+    --replace                   also when this machine is paired with another Pi
 
   usb-event-handler session     serve the Pi's requests on standard input
   usb-event-handler REQUEST     one of connect, disconnect, status, check, ping
@@ -54,6 +57,10 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> u8 {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
+    let mut args = args.peekable();
+    if args.next_if(|word| word == "join").is_some() {
+        return join::command::run(args);
+    }
     let is_root = rustix::process::geteuid().is_root();
     let (words, json) = match parse(args) {
         Ok(parsed) => parsed,

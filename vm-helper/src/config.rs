@@ -141,9 +141,29 @@ fn unquote(value: &str) -> &str {
         .unwrap_or(value)
 }
 
+/// The file's text with another host in it; everything else stays.
+pub(crate) fn with_host(text: &str, host: &str) -> String {
+    let line = format!("DEFAULT_PI_HOST={host}\n");
+    let mut changed = String::new();
+    let mut placed = false;
+    for kept in text.lines() {
+        let key = kept.split('=').next().unwrap_or_default().trim();
+        if key != "DEFAULT_PI_HOST" {
+            changed.push_str(kept);
+            changed.push('\n');
+        } else if !std::mem::replace(&mut placed, true) {
+            changed.push_str(&line);
+        }
+    }
+    if !placed {
+        changed.push_str(&line);
+    }
+    changed
+}
+
 /// An IP literal or a host name. A name is also a word on getent's command line, so it must not
 /// look like an option.
-fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
         || text.len() <= 253
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -162,6 +182,18 @@ mod tests {
         assert_eq!(conf.host, "192.168.1.50");
         assert!(conf.fast_enumeration);
         assert_eq!(conf.grace, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn another_host_leaves_the_rest_as_it_is() {
+        assert_eq!(with_host("", "pi"), "DEFAULT_PI_HOST=pi\n");
+        assert_eq!(
+            with_host(
+                "# DEFAULT_PI_HOST=x\nDEFAULT_PI_HOST=\nGRACE_SECONDS=5\nDEFAULT_PI_HOST=b",
+                "pi"
+            ),
+            "# DEFAULT_PI_HOST=x\nDEFAULT_PI_HOST=pi\nGRACE_SECONDS=5\n"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod failure;
 pub mod forced;
 pub mod handler;
 pub mod import;
+pub mod join;
 mod journal;
 mod lock;
 pub mod module;

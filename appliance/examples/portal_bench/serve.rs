@@ -11,7 +11,7 @@ use appliance::{
     access::{self, Access},
     history::Store,
     manager::{Inputs, Manager, Sessions, UsbHost, VmLink},
-    portal::{Context, Packages, Portal},
+    portal::{Context, Joins, Packages, Portal},
     usb::{Change, StubStatus, UsbDevice, Verdict},
     usbipd::{self, Exports},
     vm::{self, Config, Pairer, Pairing},
@@ -266,6 +266,7 @@ async fn serve(dir: &Path) {
         history: store,
         log: appliance::system::KernelLog::default(),
         names: Vec::new(),
+        joins: Joins::default(),
         packages: Packages::new(dir.join("packages")),
     };
     let portal = Portal::bind(([127, 0, 0, 1], 0).into(), context).unwrap();

@@ -7,7 +7,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::packages::Packages;
+use super::{join::Joins, packages::Packages};
 use crate::{
     access::Access,
     history::Store,
@@ -42,6 +42,8 @@ pub struct Context {
     pub names: Vec<String>,
     /// The VM's packages.
     pub packages: Packages,
+    /// The line that pairs a VM, if somebody made one.
+    pub joins: Joins,
 }
 
 impl Context {

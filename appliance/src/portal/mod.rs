@@ -12,6 +12,9 @@
 //! | `GET /vm` | who is paired; pairing, `?host=HOST&user=USER` fills the form |
 //! | `POST /vm/pair` | pair |
 //! | `GET, POST /vm/disconnect` | end the pairing, after a question |
+//! | `GET, POST /vm/join` | pairing from the VM in one line: the line, and making one |
+//! | `GET /join/TOKEN` | the script that the line runs |
+//! | `GET /join/TOKEN/invitation`, `POST /join/TOKEN` | what vm-helper needs, and what it reports |
 //! | `GET /events` | server-sent events: the dashboard's live part, then again after each change |
 //! | `GET /history` | what happened, `?kind=KIND&device=IDENTITY&from=DAY&to=DAY` filters |
 //! | `GET /history.csv`, `GET /history.json` | the same as a file |
@@ -40,13 +43,16 @@
 //! - [`pairing`]: what a person does about the pairing
 //! - [`history`]: what happened, for people and programs
 //! - [`machine`]: what programs ask for; [`api`]: what they may do; [`metrics`]: figures
+//! - [`join`]: pairing from the VM in one line
 //! - [`packages`]: the VM's packages that are at hand
 //! - [`download`]: the packages as files
+//! - [`mod@address`]: where this portal is, for other machines
 //! - [`assets`]: the embedded files
 //! - [`mod@text`]: texts from devices and the VM, made fit to be shown
 
 mod account;
 mod action;
+mod address;
 mod api;
 mod assets;
 mod context;
@@ -54,6 +60,7 @@ mod download;
 mod entry;
 mod guard;
 mod history;
+mod join;
 mod live;
 mod log;
 mod machine;
@@ -66,6 +73,7 @@ mod server;
 mod text;
 
 pub use context::Context;
+pub use join::Joins;
 pub use live::MOST_READERS;
 pub use packages::Packages;
 pub use server::{Portal, PortalError, serve};

@@ -6,6 +6,9 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
+use protocol::join::MAX_MESSAGE;
+
+use super::join::handlers as join;
 use super::{
     account, action, api, assets, download, entry, guard::visitor::Visitor, history, live, log,
     machine, metrics, page, pairing,
@@ -50,6 +53,18 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(page_at("/history").route(reading().to(history::show)))
         .service(page_at("/history.csv").route(reading().to(history::csv)))
         .service(page_at("/history.json").route(reading().to(history::json)))
+        .service(
+            page_and_form_at("/vm/join")
+                .route(reading().to(join::show))
+                .route(web::post().to(join::make)),
+        )
+        .service(
+            page_and_form_at("/join/{token}")
+                .app_data(web::PayloadConfig::new(MAX_MESSAGE))
+                .route(reading().to(join::fetch))
+                .route(web::post().to(join::report)),
+        )
+        .service(page_at("/join/{token}/invitation").route(reading().to(join::invite)))
         .service(page_at("/events").route(web::get().to(live::events)))
         .service(page_at("/assets/{name}").route(reading().to(assets::get)))
         .service(page_at("/downloads").route(reading().to(page::downloads::page)))

@@ -97,6 +97,12 @@ impl Pairer {
         Key::ensure(&self.config.ssh_dir).await
     }
 
+    /// The fingerprints of the host keys that are pinned.
+    pub async fn fingerprints(&self) -> Result<Vec<String>, PairError> {
+        let pins = self.pins.clone();
+        blocking(move || Ok(pins.fingerprints()?)).await
+    }
+
     /// Pairs with a VM whose host key was confirmed, and has the link connect to it. Asking for the
     /// pairing that there is changes nothing.
     pub async fn set_up(&self, order: SetUp) -> Result<(), PairError> {

@@ -7,6 +7,7 @@ mod api;
 mod downloads;
 mod entry;
 mod history;
+mod join;
 mod live;
 mod pages;
 mod pairing;

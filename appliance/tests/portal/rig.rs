@@ -18,7 +18,7 @@ use appliance::{
     access::{self, Access, Cost},
     history::{Options, Store},
     manager::{Command, View},
-    portal::{Context, Packages, Portal, PortalError},
+    portal::{Context, Joins, Packages, Portal, PortalError},
     system::KernelLog,
     vm::{Config, Pairer},
 };
@@ -97,7 +97,7 @@ impl Answer {
 }
 
 /// The places of the pairing, below a directory.
-fn config(dir: &Path) -> Config {
+fn config(dir: &Path, ssh_port: u16) -> Config {
     let mut config = Config::new(PiHello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -106,8 +106,7 @@ fn config(dir: &Path) -> Config {
     });
     config.vm_conf = dir.join("vm.conf");
     config.ssh_dir = dir.join("ssh");
-    // Nothing listens there.
-    config.port = 9;
+    config.port = ssh_port;
     config.control_dir = dir.join("c");
     config
 }
@@ -117,6 +116,14 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let config = access_config(dir.path());
         Self::with(view, dir, config).await
+    }
+
+    /// One that finds the VM's SSH server at this port.
+    pub async fn with_ssh_port(view: View, ssh_port: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = access_config(dir.path());
+        let store = Store::in_memory(Options::default());
+        Self::build(view, dir, config, store, ssh_port).await
     }
 
     /// One with these places for the password and the pairing.
@@ -132,6 +139,17 @@ impl Rig {
         access: access::Config,
         store: Store,
     ) -> Self {
+        // Nothing listens there.
+        Self::build(view, dir, access, store, 9).await
+    }
+
+    async fn build(
+        view: View,
+        dir: TempDir,
+        access: access::Config,
+        store: Store,
+        ssh_port: u16,
+    ) -> Self {
         let access = Access::open(access, store.clone()).await;
         let (view, receiver) = watch::channel(Arc::new(view));
         let (sender, commands) = mpsc::channel(4);
@@ -140,7 +158,7 @@ impl Rig {
         let context = Context {
             view: receiver,
             commands: sender,
-            pairer: Pairer::new(config(dir.path()), Arc::new(|| {})),
+            pairer: Pairer::new(config(dir.path(), ssh_port), Arc::new(|| {})),
             access: access.clone(),
             started: Instant::now(),
             alive: {
@@ -151,6 +169,7 @@ impl Rig {
             history: store.clone(),
             log: KernelLog::new(&dir.path().join("kmsg")),
             names: vec!["pi.lab.example".into()],
+            joins: Joins::default(),
             packages: Packages::new(packages.path().into()),
         };
         let (stop, stopped) = oneshot::channel();

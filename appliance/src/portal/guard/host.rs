@@ -56,7 +56,7 @@ pub(in super::super) fn host(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whether `NAME`, `NAME:PORT` or `[IPv6]:PORT` is one of the portal's own; the port does not matter.
-fn is_own(host: &str, names: &[String]) -> bool {
+pub(in super::super) fn is_own(host: &str, names: &[String]) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split_once(']').is_some_and(|(address, port)| {
             address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || is_port(port))

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{
     super::{guard::visitor::Visitor, text::shown},
-    copy::copyable,
+    command,
     entry::{complaint, password},
     frame::{form_token, frame},
 };
@@ -56,7 +56,7 @@ fn tokens(tokens: &[Token], visitor: &Visitor, note: &Note, now: Option<i64>) ->
             @if let Note::Token(name, secret) = note {
                 div.outcome.good role="status" {
                     p { "This is the token for “" (shown(name)) "”. Copy it now: it is not shown again." }
-                    (copyable("token", secret.expose()))
+                    div #token { (command(secret.expose())) }
                 }
             }
             @if !tokens.is_empty() {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::copy::copyable;
+use super::command;
 use crate::manager::{View, view::DeviceState};
 
 /// Stands for a device where none is attached.
@@ -23,13 +23,13 @@ pub(super) fn section(view: &View) -> Markup {
                 p { "Attached now:" }
                 ul { @for port in &ports { li { code { (port) } } } }
             }
-            (way("docker", "Docker", &docker(port)))
-            (way("compose", "Compose", &compose(port)))
-            (way("podman", "Podman, as root", &format!("sudo {}", docker(port).replacen("docker", "podman", 1))))
-            (way("podman-user", "Podman, rootless", &rootless(port)))
+            (way("Docker", &docker(port)))
+            (way("Compose", &compose(port)))
+            (way("Podman, as root", &format!("sudo {}", docker(port).replacen("docker", "podman", 1))))
+            (way("Podman, rootless", &rootless(port)))
             p.quiet { "Rootless, there are no device rules: your own rights on the VM count, so be in the group "
                 "that owns the ttys (" code { "dialout" } ", on some distributions " code { "uucp" } ")." }
-            (way("lxc", "LXC, in the container’s configuration", LXC))
+            (way("LXC, in the container’s configuration", LXC))
             p.quiet { "The ttys are below " code { "/host-dev" } " there, since a container of LXC has a "
                 code { "/dev" } " of its own. In an unprivileged one they belong to nobody: a udev rule on the VM "
                 "with " code { "MODE=\"0666\"" } " opens them." }
@@ -42,10 +42,10 @@ pub(super) fn section(view: &View) -> Markup {
     }
 }
 
-fn way(id: &str, title: &str, text: &str) -> Markup {
+fn way(title: &str, text: &str) -> Markup {
     html! {
         h3 { (title) }
-        (copyable(id, text))
+        (command(text))
     }
 }
 

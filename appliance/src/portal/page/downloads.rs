@@ -6,12 +6,11 @@ use maud::{Markup, html};
 use super::{
     super::{
         Context,
-        guard::{host::host, visitor::Visitor},
+        address::own_address,
+        guard::visitor::Visitor,
         packages::{Format, Package},
     },
-    containers,
-    copy::copyable,
-    frame,
+    command, containers, frame,
 };
 
 /// `GET /downloads`
@@ -22,8 +21,7 @@ pub(in super::super) async fn page(
 ) -> HttpResponse {
     let packages = context.packages.list().await;
     let view = context.view.borrow().clone();
-    // The guard let it through, so it is one of the Pi's own names.
-    let pi = host(request.headers()).unwrap_or("usbip-pi.local:8080");
+    let pi = own_address(&request);
     let body = html! {
         section aria-labelledby="packages-title" {
             h2 #packages-title { "vm-helper, the program for the VM" }
@@ -34,7 +32,7 @@ pub(in super::super) async fn page(
         @if !packages.is_empty() {
             section aria-labelledby="by-hand-title" {
                 h2 #by-hand-title { "By hand, in three steps" }
-                (by_hand(&packages, pi))
+                (by_hand(&packages, &pi))
             }
         }
         (containers::section(&view))
@@ -88,22 +86,22 @@ fn by_hand(packages: &[Package], pi: &str) -> Markup {
                 h3 { "Install it on the VM" }
                 @if let Some(commands) = pick(Format::Deb) {
                     p { "On Debian, Ubuntu and what comes from them:" }
-                    (copyable("install-deb", &commands))
+                    (command(&commands))
                 }
                 @if let Some(commands) = pick(Format::Tarball) {
                     p { "Elsewhere:" }
-                    (copyable("install-tarball", &commands))
+                    (command(&commands))
                 }
                 p.quiet { "On an ARM machine, take the files of arm64." }
             }
             li {
                 h3 { "Tell the VM about the Pi" }
-                (copyable("tell-vm", &format!(
+                (command(&format!(
                     "sudo sed -i 's/^DEFAULT_PI_HOST=.*/DEFAULT_PI_HOST={address}/' /etc/usbip/pi.conf\n\
                      sudo usermod -aG usbip $USER"
                 )))
                 p { "The Pi logs in as this user, with its own key, which may do nothing but attach and detach devices. "
-                    "The line for " code { "~/.ssh/authorized_keys" } " is shown with the pairing." }
+                    "The page about the " a href="/vm#key" { "VM" } " has the line for " code { "~/.ssh/authorized_keys" } "." }
             }
             li {
                 h3 { "Pair in the portal" }

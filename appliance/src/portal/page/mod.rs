@@ -6,10 +6,10 @@
 //! - [`session`]: the pairing and the session with the VM
 //! - [`device`]: one plugged-in device
 //! - [`vm`]: the page about the VM
+//! - [`join`]: pairing from the VM in one line
 //! - [`downloads`]: the VM's packages
 //! - [`containers`]: what containers on the VM need
 //! - [`history`]: what happened
-//! - [`mod@copy`]: text to copy
 //! - [`mod@log`]: what the kernel and the appliance said lately
 //!
 //! Everything in the live part has an id of its own down to the level at which the script replaces
@@ -17,12 +17,12 @@
 
 pub(super) mod account;
 mod containers;
-mod copy;
 mod device;
 pub(super) mod downloads;
 pub(super) mod entry;
 pub(super) mod frame;
 pub(super) mod history;
+pub(super) mod join;
 pub(super) mod log;
 mod session;
 pub(super) mod vm;

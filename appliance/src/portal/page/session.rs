@@ -66,7 +66,7 @@ fn upgrade(version: &str) -> Markup {
     html! {
         p.notice {
             "vm-helper on the VM is version " (shown(version)) ", this Pi has " (VERSION)
-            ". They work together; " a href="/downloads" { "upgrade the VM’s" } " when it suits you."
+            ". They work together; " a href="/vm/join" { "upgrade the VM’s in one line" } "; the pairing stays."
         }
     }
 }

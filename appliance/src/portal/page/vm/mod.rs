@@ -16,7 +16,7 @@ use maud::{Markup, html};
 
 use super::{
     super::{Context, guard::visitor::Visitor},
-    frame, reply, session,
+    frame, join, reply, session,
 };
 use crate::{manager::View, vm::Pairing};
 
@@ -73,6 +73,10 @@ pub(in super::super) async fn page(
         }
         div #live {
             (session::section(&view))
+        }
+        section #one-line aria-labelledby="one-line-title" {
+            h2 #one-line-title { "From the VM, in one line" }
+            (join::invitation())
         }
         (form::section(visitor, target, view.pairing.is_some()))
         (form::key(&target.user, &key))

@@ -15,9 +15,12 @@ rm -rf "$TARGET_DIR/lib/modules" "$TARGET_DIR/usr/lib/modules"
 "$here/check-kernel-config" "$BUILD_DIR"/linux-*/.config "$here/linux.fragment" "$here/../$2/linux.fragment"
 
 # Read-only, with /data for what lasts and memory for the rest.
-mkdir -p "$TARGET_DIR/data" "$TARGET_DIR/boot"
+mkdir -p "$TARGET_DIR/data" "$TARGET_DIR/boot" "$TARGET_DIR/etc/usbip"
 rm -rf "${TARGET_DIR:?}/var"
 mkdir "$TARGET_DIR/var"
+
+# The clock of a box never starts before this.
+touch -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}" "$TARGET_DIR/etc/build-time"
 
 # What VMs install, from `make packages`.
 packages=$TARGET_DIR/usr/share/usbip-pi/packages

@@ -111,8 +111,7 @@ fn waiting(offer: &Offer) -> Markup {
             "All of this goes over your local network unencrypted: compare the fingerprints that both ends show at the end."
         }
         p.quiet {
-            "Tried with Debian 12, where the package is installed, and there with the tarball, too, which is for systems without dpkg. Other "
-            "distributions with systemd have not been tried."
+            "Tried with Debian 12. Where there is no dpkg, the tarball is installed; distributions other than Debian have not been tried."
         }
     }
 }

@@ -10,7 +10,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BusId, BusIdError, DevId, DevIdError};
+use crate::{
+    alias::{Alias, AliasError},
+    id::{BusId, BusIdError, DevId, DevIdError},
+};
 
 /// Version of the line language. Raised when an older side could misunderstand a newer one.
 pub const PROTOCOL: u32 = 1;
@@ -20,6 +23,11 @@ pub const MAX_LINE: usize = 64 * 1024;
 pub const DEFAULT_GRACE_SECONDS: u16 = 30;
 /// The grace times that may be set, in seconds.
 pub const GRACE_SECONDS: std::ops::RangeInclusive<u16> = 5..=300;
+
+/// Capability of a helper that takes [`Request::Aliases`].
+pub const CAN_ALIAS: &str = "aliases";
+/// Where the helper makes links under the names that people gave devices.
+pub const ALIAS_DIR: &str = "/dev/usb-pi";
 
 /// What the helper is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +45,40 @@ pub enum Request {
     Ping,
     /// Find what stands in the way of attaching.
     Check,
+    /// All names that people gave devices which are plugged in, in place of those told before; in a
+    /// session only. Asked of helpers with the capability [`CAN_ALIAS`].
+    Aliases(Vec<Named>),
+}
+
+/// A device's generation and the name that a person gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The device.
+    pub busid: BusId,
+    /// Its generation: what is plugged in at the same place later does not inherit the name.
+    pub devid: DevId,
+    /// Its name.
+    pub alias: Alias,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{}", self.busid, self.devid, self.alias)
+    }
+}
+
+impl FromStr for Named {
+    type Err = RequestError;
+
+    fn from_str(word: &str) -> Result<Self, RequestError> {
+        let mut parts = word.splitn(3, ',');
+        let mut part = || parts.next().unwrap_or_default();
+        Ok(Self {
+            busid: part().parse()?,
+            devid: part().parse()?,
+            alias: part().parse()?,
+        })
+    }
 }
 
 /// The Pi's half of the greeting.
@@ -67,6 +109,9 @@ pub enum RequestError {
     /// The devid is none.
     #[error(transparent)]
     DevId(#[from] DevIdError),
+    /// The alias is none.
+    #[error(transparent)]
+    Alias(#[from] AliasError),
     /// More words than the command has.
     #[error("unexpected word {0:?} after the command")]
     Extra(String),
@@ -99,6 +144,12 @@ impl FromStr for Request {
             "status" => Self::Status,
             "ping" => Self::Ping,
             "check" => Self::Check,
+            "aliases" => {
+                return words
+                    .map(str::parse)
+                    .collect::<Result<_, _>>()
+                    .map(Self::Aliases);
+            }
             other => return Err(RequestError::Verb(shorten(other))),
         };
         match words.next() {
@@ -155,6 +206,10 @@ impl fmt::Display for Request {
             Self::Status => f.write_str("status"),
             Self::Ping => f.write_str("ping"),
             Self::Check => f.write_str("check"),
+            Self::Aliases(list) => {
+                f.write_str("aliases")?;
+                list.iter().try_for_each(|named| write!(f, " {named}"))
+            }
         }
     }
 }
@@ -197,6 +252,8 @@ pub enum Answer {
     Pong {},
     /// Answers check.
     Checks(Vec<Check>),
+    /// Answers aliases: the links are as told.
+    Linked {},
     /// Any request may fail.
     Error(Failure),
 }
@@ -376,6 +433,16 @@ mod tests {
             Just(Request::Status),
             Just(Request::Ping),
             Just(Request::Check),
+            proptest::collection::vec((busids(), any::<u32>(), "[a-z0-9][a-z0-9._-]{0,31}"), 0..5)
+                .prop_map(|list| Request::Aliases(
+                    list.into_iter()
+                        .map(|(busid, devid, alias)| Named {
+                            busid,
+                            devid: DevId(devid),
+                            alias: alias.parse().unwrap(),
+                        })
+                        .collect()
+                )),
         ]
     }
 

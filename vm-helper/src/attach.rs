@@ -386,12 +386,11 @@ impl Vm {
             .collect())
     }
 
-    /// Every device of our Pi, and how many ports are free.
-    pub fn status(&self) -> Result<VmStatus, Error> {
-        let vhci = module::vhci(&self.root)?;
-        let ports = vhci.ports()?;
-        let high_speed = || ports.iter().filter(|port| !port.is_super);
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    /// Every device of our Pi as it is attached, with its ttys by now.
+    pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
+        let Some(vhci) = Vhci::open(&self.root) else {
+            return Ok(Vec::new());
+        };
         let attachments = self.held(&vhci)?.into_iter().map(|held| {
             let local = held.port.local_busid;
             let mut ttys = local
@@ -408,9 +407,17 @@ impl Vm {
                 timings: None,
             }
         });
+        Ok(attachments.collect())
+    }
+
+    /// Every device of our Pi, and how many ports are free.
+    pub fn status(&self) -> Result<VmStatus, Error> {
+        let ports = module::vhci(&self.root)?.ports()?;
+        let high_speed = || ports.iter().filter(|port| !port.is_super);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(VmStatus {
             boot_id: self.root.boot_id()?,
-            attachments: attachments.collect(),
+            attachments: self.attachments()?,
             ports_free: count(high_speed().filter(|p| p.state == PortState::Free).count()),
             ports_total: count(high_speed().count()),
         })

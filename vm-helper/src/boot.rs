@@ -10,7 +10,7 @@ use protocol::{
     wire::{Device, Status},
 };
 
-use crate::{attach::Vm, failure::Error, import::Secured, module, names::Names};
+use crate::{attach::Vm, failure::Error, import::Secured, links, module, names::Names};
 
 /// How often the Pi is asked at first: it may be booting as well.
 const EAGER: Duration = Duration::from_secs(1);
@@ -28,6 +28,7 @@ pub type Outcome = (Device, Result<Attachment, Error>);
 /// Ask the Pi until it answers, attach all, and tell what came of each device.
 pub fn attach_all(vm: &Vm) -> Result<Vec<Outcome>, Error> {
     vm.prepare()?;
+    links::refresh_or_say(vm);
     module::load_serial_drivers();
     let start = Instant::now();
     let pause = || {

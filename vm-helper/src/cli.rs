@@ -14,7 +14,7 @@ use crate::{
     boot,
     failure::Error,
     forced::{self, Order},
-    handler, join,
+    handler, join, links,
     presence::Presence,
     root::Root,
     session::{self, Patience},
@@ -33,6 +33,7 @@ vm-helper: the Pi's USB serial devices on this machine
   vm-helper list                what the Pi exports
   vm-helper connect BUSID       attach a device, such as 1-1.1
   vm-helper disconnect BUSID    detach it
+  vm-helper links               make the links in /dev/usb-pi fit what is attached
   vm-helper join URL            pair with the Pi whose portal shows this address
     --user NAME                 who lets the Pi in
     --replace                   also when this machine is paired with another Pi
@@ -86,6 +87,7 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> u8 {
         ("usb-boot-attach", _) => misuse("usb-boot-attach takes no words"),
         (_, []) => misuse("a command is missing"),
         (_, [word]) if word == "list" => list(&root, json),
+        (_, [word]) if word == "links" => fit_links(&root),
         (_, words) => match Order::parse(&words.join(" ")) {
             Ok(order) => obey(&root, &order, json, is_root),
             Err(error) => misuse(&error.to_string()),
@@ -216,6 +218,16 @@ fn boot_attach(root: &Root) -> u8 {
     0
 }
 
+fn fit_links(root: &Root) -> u8 {
+    match Vm::load(root).and_then(|vm| links::refresh(&vm)) {
+        Ok(()) => 0,
+        Err(error) => {
+            tell(&error);
+            error_code(&error)
+        }
+    }
+}
+
 fn list(root: &Root, json: bool) -> u8 {
     let devices = Vm::load(root).and_then(|vm| vm.server.open(vm.grace)?.devlist());
     match devices {
@@ -322,7 +334,7 @@ fn show(json: bool, re: Option<String>, answer: &Answer) {
                 eprintln!("  remedy: {remedy}");
             }
         }
-        Answer::Hello(_) | Answer::Welcome { .. } => {}
+        Answer::Hello(_) | Answer::Welcome { .. } | Answer::Linked {} => {}
     }
 }
 

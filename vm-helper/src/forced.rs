@@ -30,7 +30,7 @@ pub enum Order {
 
 impl Order {
     /// Parse words, such as those of `SSH_ORIGINAL_COMMAND`. The handler's own name in front is
-    /// dropped. A hello makes sense in a session only.
+    /// dropped. A hello and aliases make sense in a session only.
     pub fn parse(text: &str) -> Result<Self, RequestError> {
         let mut words: Vec<&str> = text.split_ascii_whitespace().collect();
         if words
@@ -44,6 +44,7 @@ impl Order {
         }
         match words.join(" ").parse()? {
             Request::Hello(_) => Err(RequestError::Verb("hello".into())),
+            Request::Aliases(_) => Err(RequestError::Verb("aliases".into())),
             request => Ok(Self::Request(request)),
         }
     }
@@ -149,6 +150,8 @@ mod tests {
             "sudo connect 1-1",
             "connect --help",
             "status --root=/tmp",
+            "aliases",
+            "aliases 1-1,00010004,board",
             "hello protocol=1 version=1 boot=0d3b2c1a-0000-4000-8000-1234567890ab",
         ] {
             assert_eq!(words(text), None, "{text}");

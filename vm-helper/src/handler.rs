@@ -6,6 +6,7 @@ use crate::{
     attach::{Vm, monotonic_usec},
     check,
     failure::Error,
+    links,
 };
 
 /// An answer, and what may still have to be waited for.
@@ -24,6 +25,7 @@ pub fn answer(vm: &Vm, request: &Request) -> Answered {
         Request::Connect(busid, devid) => {
             let before = monotonic_usec();
             vm.connect(busid, *devid).map(|attachment| {
+                links::refresh_or_say(vm);
                 let since = if attachment.timings.is_some() {
                     before
                 } else {
@@ -33,15 +35,21 @@ pub fn answer(vm: &Vm, request: &Request) -> Answered {
                 Answer::Attached(attachment)
             })
         }
-        Request::Disconnect(busid, devid) => vm
-            .disconnect(busid, *devid)
-            .map(|was_attached| Answer::Detached { was_attached }),
-        Request::Status => vm.status().map(Answer::Status),
+        Request::Disconnect(busid, devid) => vm.disconnect(busid, *devid).map(|was_attached| {
+            links::refresh_or_say(vm);
+            Answer::Detached { was_attached }
+        }),
+        Request::Status => {
+            links::refresh_or_say(vm);
+            vm.status().map(Answer::Status)
+        }
         Request::Ping => Ok(Answer::Pong {}),
         Request::Check => Ok(Answer::Checks(check::all(&vm.root))),
-        Request::Hello(_) => vm
-            .clear_other_boots()
-            .map(|cleared| Answer::Welcome { cleared }),
+        Request::Aliases(names) => links::told(vm, names).map(|()| Answer::Linked {}),
+        Request::Hello(_) => vm.clear_other_boots().map(|cleared| {
+            links::refresh_or_say(vm);
+            Answer::Welcome { cleared }
+        }),
     };
     Answered {
         answer: result.unwrap_or_else(|error: Error| Answer::Error(error.failure())),

@@ -16,6 +16,7 @@ pub mod handler;
 pub mod import;
 pub mod join;
 mod journal;
+pub mod links;
 mod lock;
 pub mod module;
 pub mod names;

@@ -14,7 +14,8 @@ use crate::{failure::Error, root::Root, wait};
 pub(crate) const RUN_DIR: &str = "/run/usbip-vm";
 /// How long another import of the same device may take: connect, reply, enumeration's start.
 const DEVICE_LIMIT: Duration = Duration::from_secs(20);
-/// How long choosing a port and attaching to it may take; it is a matter of milliseconds.
+/// How long choosing a port and attaching to it may take, or changing the links; it is a matter of
+/// milliseconds.
 const PORTS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Held until dropped; the kernel drops it when the process dies.
@@ -32,6 +33,11 @@ impl Lock {
     /// Nobody else chooses a vhci port.
     pub(crate) fn ports(root: &Root) -> Result<Self, Error> {
         Self::take(root, "lock", PORTS_LIMIT)
+    }
+
+    /// Nobody else changes the links.
+    pub(crate) fn links(root: &Root) -> Result<Self, Error> {
+        Self::take(root, "lock-links", PORTS_LIMIT)
     }
 
     fn take(root: &Root, name: &str, limit: Duration) -> Result<Self, Error> {

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::line::{Answer, MAX_LINE, PROTOCOL, PiHello, Reply, Request, VmHello};
+use protocol::line::{Answer, CAN_ALIAS, MAX_LINE, PROTOCOL, PiHello, Reply, Request, VmHello};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
@@ -137,7 +137,7 @@ impl Session {
                 .read("/proc/sys/kernel/hostname")
                 .unwrap_or_default(),
             address: self.vm.server.own_address(),
-            capabilities: Vec::new(),
+            capabilities: vec![CAN_ALIAS.into()],
         }))
     }
 

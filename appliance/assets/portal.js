@@ -101,10 +101,91 @@
   function show(html) {
     const fresh = new DOMParser().parseFromString(html, "text/html").getElementById("live");
     if (!fresh) return;
+    clock = Number(fresh.dataset.now) - performance.now();
     announce(devices(live), devices(fresh));
     fresh.className = live.className;
+    for (const open of live.querySelectorAll("details[open]")) {
+      within(fresh, open.id)?.setAttribute("open", "");
+    }
+    dress(fresh);
     sync(live, fresh);
   }
+
+  // What the server does not know of this page: the time that passed, and what came of a click. The
+  // fresh picture gets it as well, so that what did not change is still the same.
+  const said = new Map();
+  let clock = Number(live.dataset.now) - performance.now();
+
+  function within(root, id) {
+    return id ? root.querySelector(`[id="${CSS.escape(id)}"]`) : null;
+  }
+
+  function ago(seconds) {
+    const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(seconds / unit));
+    if (minutes < 1) return "just now";
+    if (hours < 1) return `for ${minutes} min`;
+    if (days < 1) return `for ${hours} h ${minutes % 60} min`;
+    return `for ${days} d ${hours % 24} h`;
+  }
+
+  function dress(root) {
+    for (const element of root.querySelectorAll("[data-at]")) {
+      const text = ago(Math.max(0, clock + performance.now() - element.dataset.at) / 1000);
+      if (element.textContent !== text) element.textContent = text;
+    }
+    for (const [id, { text, kind }] of said) {
+      const place = within(root, id);
+      if (!place) continue;
+      const busy = kind === "busy";
+      for (const button of place.querySelectorAll("button")) {
+        busy ? button.setAttribute("aria-disabled", "true") : button.removeAttribute("aria-disabled");
+      }
+      place.querySelector(".outcome")?.remove();
+      const line = document.createElement("p");
+      line.id = `outcome-${id}`;
+      line.className = `outcome ${kind}`;
+      line.textContent = text;
+      place.firstElementChild.after(line);
+    }
+  }
+
+  function tell(place, text, kind) {
+    said.set(place, { text, kind });
+    dress(live);
+    if (kind === "busy") return;
+    news.textContent = text;
+    setTimeout(() => {
+      if (said.get(place)?.text !== text) return;
+      said.delete(place);
+      within(live, place)?.querySelector(".outcome")?.remove();
+    }, 20000);
+  }
+
+  // Said by the server, as without this script.
+  for (const line of live.querySelectorAll(".outcome")) {
+    tell(line.closest("[id]").id, line.textContent, line.classList.contains("good") ? "good" : "bad");
+  }
+
+  // A button of the live part: ask in the background, and say at the button what came of it.
+  const form = document.getElementById("act");
+  form?.addEventListener("submit", async (event) => {
+    const button = event.submitter;
+    const place = (button?.closest("#kept") ?? button?.closest("li[id], section[id]"))?.id;
+    if (!place || !live.contains(button)) return;
+    event.preventDefault();
+    if (said.get(place)?.kind === "busy") return;
+    const body = new URLSearchParams(new FormData(form));
+    if (button.name) body.append(button.name, button.value);
+    button.closest("details.ask")?.removeAttribute("open");
+    tell(place, "One moment…", "busy");
+    const answer = await fetch(button.formAction, { method: "POST", body }).catch(() => null);
+    const page = new DOMParser().parseFromString((await answer?.text()) ?? "", "text/html");
+    const line = page.querySelector(".outcome");
+    if (line) tell(place, line.textContent, line.classList.contains("good") ? "good" : "bad");
+    else if (answer?.redirected) location.reload();
+    else if (answer) tell(place, "The Pi did not take it. Reload this page and try again.", "bad");
+    else tell(place, "The Pi does not answer. Nothing may have been done.", "bad");
+  });
 
   function close() {
     clearTimeout(watchdog);
@@ -149,6 +230,7 @@
   }
 
   setInterval(() => {
+    dress(live);
     for (const element of live.querySelectorAll("[data-in]")) {
       const seconds = Math.max(0, element.dataset.in - 1);
       element.dataset.in = seconds;

@@ -12,7 +12,7 @@ use appliance::{
         self, ConfError, KernelLog, Settings, Watchdog, conf_file, first_start, kernel_log,
         settings, watchdog,
     },
-    usb::{Monitor, Stub, Sysfs, ports},
+    usb::{Monitor, Stub, Sysfs, ports, power},
     usbipd::{self, Exports, Server},
     vm::{Config, Link, Pairer},
     wiring::{Kernel, Pi},
@@ -45,6 +45,8 @@ fn main() -> anyhow::Result<()> {
         .with_ansi(false)
         .with_writer(kernel_log::Writer::new())
         .init();
+    // Ports that were off when an earlier process failed; hubs may take their time.
+    std::thread::spawn(|| power::all_on(&Sysfs::new("/sys")));
     // One thread: nothing here computes, what blocks has threads of its own, and each more wakes the
     // others.
     tokio::runtime::Builder::new_current_thread()
@@ -89,7 +91,7 @@ async fn run() -> anyhow::Result<()> {
 
     let (graces, grace) = watch::channel(grace);
     let parts = (Pi { stub, monitor }, sessions, link.clone(), store.clone());
-    let (manager, handle) = Manager::new(parts, store.recall(), exports);
+    let (manager, handle) = Manager::new(parts, (store.recall(), store.recall_kept()), exports);
     let inputs = Inputs {
         usb,
         usbipd: usbipd_events,

@@ -9,7 +9,7 @@ use protocol::{
 
 use crate::{
     manager::{Sessions, UsbHost, VmLink},
-    usb::{Monitor, Stub, StubError, StubStatus, Sysfs, UsbDevice},
+    usb::{Monitor, Stub, StubError, StubStatus, Sysfs, UsbDevice, power},
     usbipd::{EndError, Exporter, Handle},
     vm::LinkHandle,
 };
@@ -51,6 +51,13 @@ impl UsbHost for Pi {
 
     fn unbind(&self, busid: &BusId, devid: DevId) -> Result<(), String> {
         self.act(busid, devid, |stub| stub.unbind(busid))
+    }
+
+    fn power_cycle(&self, busid: &BusId, devid: DevId) -> Result<(), String> {
+        if self.stub.sysfs().devid(busid) != Some(devid) {
+            return Err(format!("{busid} was replugged"));
+        }
+        power::cycle(self.stub.sysfs(), busid).map_err(|error| sentence(&error))
     }
 
     fn sweep(&self) {

@@ -94,6 +94,10 @@ fn attachment(device: &UsbDevice) -> Attachment {
 }
 
 impl UsbHost for World {
+    fn power_cycle(&self, _: &BusId, _: DevId) -> Result<(), String> {
+        Ok(())
+    }
+
     fn rescan(&self) {
         let devices = self.devices.lock().unwrap();
         let snapshot = devices.values().cloned().collect();
@@ -199,7 +203,7 @@ async fn serve(dir: &Path) {
     });
     let (_graces, grace) = watch::channel(grace);
     let parts = (world.clone(), world.clone(), world.clone(), store.clone());
-    let (manager, handle) = Manager::new(parts, store.recall(), exports);
+    let (manager, handle) = Manager::new(parts, (store.recall(), store.recall_kept()), exports);
     tokio::spawn(manager.run(Inputs {
         usb: usb_changes,
         usbipd: usbipd_events,

@@ -6,10 +6,10 @@
 
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
-use super::access;
+use super::{access, kept};
 use crate::{
     access::Kept,
-    manager::{Identity, Remembered},
+    manager::{Identity, Keep, Remembered},
 };
 
 /// One row that was changed.
@@ -19,6 +19,8 @@ pub(super) enum Change {
     Device(Remembered),
     /// A session or a token, or its end.
     Access(Kept),
+    /// A name or rule that a person made, or its end.
+    Kept(Keep),
 }
 
 /// Names a row: table and primary key.
@@ -30,6 +32,7 @@ impl Change {
         match self {
             Self::Device(device) => ("device", device.identity.as_str().to_owned()),
             Self::Access(kept) => access::key(kept),
+            Self::Kept(keep) => kept::key(keep),
         }
     }
 
@@ -38,6 +41,7 @@ impl Change {
         match self {
             Self::Device(_) => false,
             Self::Access(kept) => matches!(kept, Kept::Session(_, None) | Kept::Token(_, None)),
+            Self::Kept(keep) => kept::is_end(keep),
         }
     }
 
@@ -51,6 +55,7 @@ impl Change {
             .bind(&device.tty)
             .bind(device.held),
             Self::Access(kept) => access::write(kept),
+            Self::Kept(keep) => kept::write(keep),
         }
         .execute(connection)
         .await
@@ -63,6 +68,7 @@ impl Change {
 pub(super) struct Recalled {
     pub devices: Vec<Remembered>,
     pub access: Vec<Kept>,
+    pub kept: Vec<Keep>,
     /// The latest event's sequence number, 0 for none.
     pub newest: i64,
 }
@@ -82,12 +88,13 @@ impl Recalled {
         let devices = devices.collect::<sqlx::Result<_>>()?;
         // A file that cannot be written may be of an older schema.
         let tables = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'event'");
-        let newest = match tables.fetch_optional(pool).await? {
-            None => 0,
-            Some(_) => sqlx::query("SELECT coalesce(max(sequence), 0) AS newest FROM event")
+        let newest = if tables.fetch_optional(pool).await?.is_some() {
+            sqlx::query("SELECT coalesce(max(sequence), 0) AS newest FROM event")
                 .fetch_one(pool)
                 .await?
-                .try_get("newest")?,
+                .try_get("newest")?
+        } else {
+            0
         };
         let tables = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'token'");
         let access = match tables.fetch_optional(pool).await? {
@@ -97,6 +104,7 @@ impl Recalled {
         Ok(Self {
             devices,
             access,
+            kept: kept::read(pool).await?,
             newest,
         })
     }
@@ -104,6 +112,8 @@ impl Recalled {
     /// The same as changes.
     pub(super) fn changes(&self) -> impl Iterator<Item = Change> {
         let devices = self.devices.iter().cloned().map(Change::Device);
-        devices.chain(self.access.iter().cloned().map(Change::Access))
+        let access = self.access.iter().cloned().map(Change::Access);
+        let kept = self.kept.iter().cloned().map(Change::Kept);
+        devices.chain(access).chain(kept)
     }
 }

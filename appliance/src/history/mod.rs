@@ -5,7 +5,7 @@
 //! - [`queue`]: what waits to be written; [`repeats`]: what becomes one record with a count
 //! - [`counts`]: how often what happened, for programs that watch
 //! - [`writer`]: writes it, once a second at most; a damaged file is set aside and replaced
-//! - [`database`]: the file itself; its tables are in [`change`], [`access`], [`events`] and [`seen`]
+//! - [`database`]: the file itself; its tables are in [`change`], [`access`], [`kept`], [`events`] and [`seen`]
 //!
 //! A full, read-only or damaged disk costs what would have been stored, never an attachment.
 
@@ -15,6 +15,7 @@ mod counts;
 mod database;
 mod event;
 mod events;
+mod kept;
 mod queue;
 mod record;
 mod repeats;

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     access::Kept,
-    manager::{Memory, Remembered},
+    manager::{Keep, Memory, Remembered},
 };
 
 /// How long a reader waits for the file.
@@ -188,6 +188,17 @@ impl Store {
         now.is_set().then_some(now.unix_ms)
     }
 
+    /// The names and rules that earlier runs kept.
+    #[must_use]
+    pub fn recall_kept(&self) -> Vec<Keep> {
+        self.shared.recalled.kept.clone()
+    }
+
+    /// Store or forget a name or rule, in the background. Never blocks.
+    pub fn keep(&self, keep: Keep) {
+        self.write(|queue, _| queue.change(Change::Kept(keep)));
+    }
+
     /// Add an event to the history, in the background. Never blocks.
     ///
     /// Repeats in quick succession become one record with a count.
@@ -332,6 +343,10 @@ impl Store {
 }
 
 impl Memory for Store {
+    fn keep(&self, keep: Keep) {
+        Self::keep(self, keep);
+    }
+
     fn remember(&self, remembered: Remembered) {
         Self::remember(self, remembered);
     }

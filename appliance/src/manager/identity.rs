@@ -17,6 +17,16 @@ const FILLERS: [&str; 7] = [
     "0123456789ABCDEF",
 ];
 
+/// A device's serial number, where it has one that tells it from others of its kind.
+pub(super) fn usable_serial(device: &UsbDevice) -> Option<&str> {
+    device.serial.as_deref().map(str::trim).filter(|serial| {
+        !serial.is_empty()
+            && !FILLERS
+                .iter()
+                .any(|filler| filler.eq_ignore_ascii_case(serial))
+    })
+}
+
 /// Vendor, product and serial number; where the serial number is missing or a common filler, vendor
 /// and product with the physical port.
 ///
@@ -29,14 +39,8 @@ impl Identity {
     /// The identity of a device that is plugged in.
     #[must_use]
     pub fn of(device: &UsbDevice) -> Self {
-        let serial = device.serial.as_deref().map(str::trim).filter(|serial| {
-            !serial.is_empty()
-                && !FILLERS
-                    .iter()
-                    .any(|filler| filler.eq_ignore_ascii_case(serial))
-        });
         let ids = format!("{:04x}:{:04x}", device.vendor, device.product);
-        Self(match serial {
+        Self(match usable_serial(device) {
             Some(serial) => format!("{ids} serial {serial}"),
             None => format!("{ids} port {}", device.port_path),
         })

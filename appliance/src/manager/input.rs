@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use protocol::{BusId, DevId, line::Request};
+use protocol::{Alias, BusId, DevId, line::Request};
 
-use super::Identity;
+use super::{Identity, Keep, Ruling, Scope};
 use crate::{
     history::{Event, Sighting},
     usb, usbipd, vm,
@@ -15,6 +15,8 @@ use crate::{
 pub enum Input {
     /// What was remembered from earlier runs; the first input, before any device.
     Recalled(Vec<Remembered>),
+    /// The names and rules that were kept from earlier runs.
+    Kept(Vec<Keep>),
     /// The bus changed.
     Usb(usb::Change),
     /// [`Effect::Bind`] or [`Effect::Rebind`] ended, with a sentence if it failed.
@@ -23,6 +25,8 @@ pub enum Input {
     Unbound(BusId, DevId, Result<(), String>),
     /// [`Effect::EndSession`] ended.
     SessionEnded(BusId, DevId, Result<(), String>),
+    /// [`Effect::PowerCycle`] ended; with success the port is on again.
+    PowerCycled(BusId, DevId, Result<(), String>),
     /// Something happened at port 3240.
     Usbipd(usbipd::Event),
     /// Something happened on the link to the VM.
@@ -35,19 +39,28 @@ pub enum Input {
     Tick,
 }
 
-/// What a person can ask for.
+/// What a person can ask for. Where a generation is named, what is plugged in there by now is left
+/// alone if it is another one: the page that was clicked on may be an old one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Attach every device that can be, also those held back, and forget all back-off.
     AttachAll,
     /// Attach one device, also when it is held back.
-    Attach(BusId),
-    /// Detach one device and hold it back until somebody attaches it again.
-    Detach(BusId),
+    Attach(BusId, Option<DevId>),
+    /// Detach one device and hold it back until somebody attaches it again. Where the VM does not
+    /// answer, the Pi's end of the attachment ends alone; the VM's follows once it hears of it.
+    Detach(BusId, Option<DevId>),
+    /// Switch a device's port off and on again, also while it is attached: it is unplugged and
+    /// plugged in to everybody.
+    PowerCycle(BusId, Option<DevId>),
+    /// Give a device a name, or take it away. One that clashes with another device's is not taken.
+    Name(Scope, Option<Alias>),
+    /// Make or remove a rule. It takes effect at once, also for what is attached.
+    Rule(Scope, Option<Ruling>),
 }
 
 /// Something the manager orders. Each of `Bind`, `Rebind`, `Unbind`, `EndSession` and `Send` is
-/// answered by exactly one input, in bounded time.
+/// answered by exactly one input, in bounded time; so is `PowerCycle`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Read the whole bus again; answered by a snapshot.
@@ -60,6 +73,8 @@ pub enum Effect {
     Unbind(BusId, DevId),
     /// End the session of an imported device.
     EndSession(BusId, DevId),
+    /// Switch a device's port off and on again.
+    PowerCycle(BusId, DevId),
     /// Free what usbip-host keeps of devices that were unplugged.
     Sweep,
     /// Try for a session at once: the VM was heard of.
@@ -72,6 +87,8 @@ pub enum Effect {
     Append(Event),
     /// Keep that this device was seen.
     Saw(Sighting),
+    /// Keep a name or rule across restarts, or forget it.
+    Keep(Keep),
 }
 
 /// What is kept about a device across restarts.

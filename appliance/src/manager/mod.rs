@@ -8,6 +8,9 @@
 //! - [`view`]: what it knows, for people and programs
 //! - [`run`]: the loop that hears the inputs and has the orders carried out
 //! - [`identity`]: what a device is remembered by
+//! - [`kept`]: the names and rules that people made
+//! - [`power`]: a port that is switched off and on
+//! - [`naming`]: which device has which name, and that the VM knows
 //!
 //! Level-triggered: every input ends in a comparison of the desired state (each exportable device
 //! that nobody holds back is attached to the paired VM) with the actual one (sysfs here, vhci
@@ -15,7 +18,10 @@
 
 pub mod identity;
 pub mod input;
+pub mod kept;
+mod naming;
 pub mod plan;
+mod power;
 mod record;
 pub mod run;
 pub mod state;
@@ -27,6 +33,7 @@ mod simulation;
 
 pub use identity::Identity;
 pub use input::{Command, Effect, Input, Remembered};
+pub use kept::{Keep, Kept, Ruling, Scope};
 pub use run::{Handle, Inputs, Manager, Memory, Sessions, UsbHost, VmLink};
 pub use state::State;
 pub use step::step;

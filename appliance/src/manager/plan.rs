@@ -4,6 +4,7 @@ use protocol::{BusId, DevId, line::Request};
 
 use super::{
     input::Effect,
+    naming,
     state::{Act, IMPORT_IN_FLIGHT, NEWER, RECHECK, RECONCILE, SLOW_CONNECT, SLOW_NAME, State},
 };
 use crate::usb::{StubStatus, UsbDevice};
@@ -14,6 +15,7 @@ pub(super) fn plan(state: &mut State, effects: &mut Vec<Effect>) {
     for busid in &busids {
         on_the_pi(state, busid, effects);
     }
+    naming::plan(state, effects);
     if state.scanned && state.listed().is_some() {
         strays_on_the_vm(state, effects);
         connects(state, effects);
@@ -40,7 +42,7 @@ fn on_the_pi(state: &mut State, busid: &BusId, effects: &mut Vec<Effect>) {
         return;
     }
     let devid = device.facts.devid;
-    let exports = device.facts.verdict.exports();
+    let exports = state.verdict(&device.facts).exports();
     let order = match device.facts.stub {
         None if exports => Some((Act::Binding, Effect::Bind(busid.clone(), devid))),
         None => None,
@@ -65,9 +67,9 @@ fn is_stale(state: &mut State, busid: &BusId, devid: DevId) -> bool {
     if state.unpaired || device.abandoned {
         return true;
     }
-    let held = state.is_held(&device.facts);
+    let unwanted = state.is_held(&device.facts) || !state.verdict(&device.facts).exports();
     if !state.listening() {
-        return held;
+        return unwanted;
     }
     let Some(asked) = state.listed() else {
         return false;
@@ -95,7 +97,7 @@ fn strays_on_the_vm(state: &mut State, effects: &mut Vec<Effect>) {
         let device = state.devices.get(busid).filter(|d| d.facts.devid == *devid);
         let stray = match device {
             None => true,
-            Some(device) if !device.facts.verdict.exports() => true,
+            Some(device) if !state.verdict(&device.facts).exports() => true,
             Some(device) if state.is_held(&device.facts) => true,
             Some(device) if device.is_used() => false,
             // The Pi has no session for it, so the VM's end is dead; unless news of an import is
@@ -143,7 +145,7 @@ fn connects(state: &mut State, effects: &mut Vec<Effect>) {
             let devid = device.facts.devid;
             device.facts.stub == Some(StubStatus::Available)
                 && device.busy.is_none()
-                && device.facts.verdict.exports()
+                && state.verdict(&device.facts).exports()
                 && !state.is_held(&device.facts)
                 && device.is_due(now)
                 && device.hold_off <= now
@@ -177,7 +179,7 @@ fn waits(state: &State, facts: &UsbDevice) -> bool {
     })
 }
 
-fn send(state: &mut State, request: Request, effects: &mut Vec<Effect>) {
+pub(super) fn send(state: &mut State, request: Request, effects: &mut Vec<Effect>) {
     state
         .pending
         .insert(request.to_string(), (request.clone(), state.now));

@@ -91,8 +91,10 @@ fn present(recorded: &mut Recorded, state: &State, device: &Device, effects: &mu
         let event = Event::new(kind).about(subject.clone());
         append(
             effects,
-            match &facts.verdict {
-                Verdict::Skip(why) => event.saying(format!("left alone: {why}")),
+            match state.verdict(facts) {
+                Verdict::Skip(why) | Verdict::Refuse(why) => {
+                    event.saying(format!("left alone: {why}"))
+                }
                 Verdict::Export(_) => event,
             },
         );
@@ -200,9 +202,14 @@ pub(super) fn paired(state: &mut State, now: Option<&Pairing>, effects: &mut Vec
 /// Somebody asked for this.
 pub(super) fn asked(state: &State, command: &Command, effects: &mut Vec<Effect>) {
     let (busid, message) = match command {
-        Command::AttachAll => (None, "attach all"),
-        Command::Attach(busid) => (Some(busid), "attach"),
-        Command::Detach(busid) => (Some(busid), "detach"),
+        Command::AttachAll => (None, "attach all".to_owned()),
+        Command::Attach(busid, _) => (Some(busid), "attach".to_owned()),
+        Command::Detach(busid, _) => (Some(busid), "detach".to_owned()),
+        Command::PowerCycle(busid, _) => (Some(busid), "power-cycle its port".to_owned()),
+        Command::Name(scope, Some(alias)) => (None, format!("name {scope} {alias}")),
+        Command::Name(scope, None) => (None, format!("forget the name of {scope}")),
+        Command::Rule(scope, Some(ruling)) => (None, format!("always {} {scope}", ruling.word())),
+        Command::Rule(scope, None) => (None, format!("forget the rule for {scope}")),
     };
     let device = busid.and_then(|busid| state.devices.get(busid));
     append(

@@ -15,11 +15,12 @@ use protocol::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     input::{Command, Effect, Input, Remembered},
+    kept::Keep,
     state::State,
     step::step,
     view::{DeviceState, DeviceView, SessionView, View},
@@ -35,6 +36,9 @@ use crate::{
 const PULSE: Duration = Duration::from_secs(5);
 /// A loop that did not run for this long hangs.
 const HANGS: Duration = Duration::from_secs(15);
+/// How long switching a port off and on may take: a few transfers to its hub, which the kernel gives
+/// up after 5 s each, and the pause in between.
+const POWER_LIMIT: Duration = Duration::from_secs(30);
 const COMMAND_QUEUE: usize = 32;
 /// Results of orders; more than there can be devices on a bus.
 const RESULT_QUEUE: usize = 256;
@@ -49,6 +53,8 @@ pub trait UsbHost: Send + Sync + 'static {
     fn rebind(&self, busid: &BusId, devid: DevId) -> Result<(), String>;
     /// Take it back.
     fn unbind(&self, busid: &BusId, devid: DevId) -> Result<(), String>;
+    /// Switch the device's port off and on again. Whatever happens, it is left on.
+    fn power_cycle(&self, busid: &BusId, devid: DevId) -> Result<(), String>;
     /// Free what usbip-host keeps of unplugged devices.
     fn sweep(&self);
 }
@@ -76,6 +82,8 @@ pub trait Memory: Send + 'static {
     fn append(&self, event: Event);
     /// Keep that this device was seen. Does not block.
     fn saw(&self, sighting: Sighting);
+    /// Keep or forget a name or rule. Does not block.
+    fn keep(&self, keep: Keep);
 }
 
 /// Where the loop hears from.
@@ -165,7 +173,7 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
     #[must_use]
     pub fn new(
         (usb, sessions, link, memory): (U, S, L, M),
-        recalled: Vec<Remembered>,
+        (recalled, kept): (Vec<Remembered>, Vec<Keep>),
         exports: watch::Sender<Exports>,
     ) -> (Self, Handle) {
         let state = State::new(exports.borrow().grace);
@@ -190,7 +198,7 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
             view,
             commands,
             results: mpsc::channel(RESULT_QUEUE),
-            echoes: VecDeque::from([Input::Recalled(recalled)]),
+            echoes: VecDeque::from([Input::Recalled(recalled), Input::Kept(kept)]),
             pulse,
         };
         (manager, handle)
@@ -283,6 +291,7 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
                         .await;
                 });
             }
+            Effect::PowerCycle(busid, devid) => self.power_cycle(busid, devid),
             Effect::Kick => self.link.kick(),
             Effect::Send(request) => {
                 if let Err(answer) = self.link.send(request.clone()) {
@@ -296,7 +305,26 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
             Effect::Remember(remembered) => self.memory.remember(remembered),
             Effect::Append(event) => self.memory.append(event),
             Effect::Saw(sighting) => self.memory.saw(sighting),
+            Effect::Keep(keep) => self.memory.keep(keep),
         }
+    }
+
+    fn power_cycle(&self, busid: BusId, devid: DevId) {
+        let (usb, results) = (Arc::clone(&self.usb), self.results.0.clone());
+        tokio::spawn(async move {
+            let port = busid.clone();
+            let work = tokio::task::spawn_blocking(move || usb.power_cycle(&port, devid));
+            let result = match timeout(POWER_LIMIT, work).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => {
+                    let seconds = POWER_LIMIT.as_secs();
+                    Err(format!("the hub did not answer within {seconds} s"))
+                }
+            };
+            // Nobody hears it only when the appliance ends.
+            let _ = results.send(Input::PowerCycled(busid, devid, result)).await;
+        });
     }
 
     fn act(
@@ -364,6 +392,12 @@ fn log_changes(before: &View, after: &View) {
                 tracing::info!(busid = %facts.busid, ids, "left alone: {why}");
             }
             DeviceState::Bound { held } => tracing::info!(busid = %facts.busid, ids, held, "bound"),
+            DeviceState::Cycling => {
+                tracing::info!(busid = %facts.busid, ids, "port switched off and on");
+            }
+            DeviceState::Missing => {
+                tracing::warn!(busid = %facts.busid, ids, "did not come back");
+            }
             DeviceState::Attaching => tracing::info!(busid = %facts.busid, ids, "attaching"),
             DeviceState::Attached { attachment, silent } => {
                 let ttys: Vec<&str> = attachment

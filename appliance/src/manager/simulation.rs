@@ -11,10 +11,15 @@ use std::{
 use proptest::prelude::*;
 use protocol::{
     BusId, DevId, Speed,
-    line::{Answer, Attachment, Failure, FailureKind, Request, Tty, VmHello, VmStatus},
+    line::{
+        Answer, Attachment, CAN_ALIAS, Failure, FailureKind, Named, Request, Tty, VmHello, VmStatus,
+    },
 };
 
-use super::{Command, Effect, Identity, Input, Remembered, State, step, view::DeviceState};
+use super::{
+    Command, Effect, Identity, Input, Keep, Kept, Remembered, Ruling, Scope, State, step,
+    view::DeviceState,
+};
 use crate::{
     history::{self, Kind},
     usb::{Change, StubStatus, UsbDevice, Verdict},
@@ -44,10 +49,19 @@ enum Act {
     /// Somebody runs `usbip detach` on the VM.
     ForeignDetach(u8),
     Detach(u8),
+    Attach(u8),
     AttachAll,
     /// A person ends the pairing, and makes it again later.
     PairingEnds {
         ms: u64,
+    },
+    /// A rule about one port, or that there is none any more.
+    Rule(u8, Option<Ruling>),
+    /// One of three names for what is in a port, two of which clash, or none.
+    Name(u8, Option<u8>),
+    PowerCycle {
+        port: u8,
+        works: bool,
     },
 }
 
@@ -66,8 +80,13 @@ fn acts() -> impl Strategy<Value = Vec<(Act, u64)>> {
         1 => Just(Act::LoseReply),
         1 => port().prop_map(Act::ForeignDetach),
         1 => port().prop_map(Act::Detach),
+        1 => port().prop_map(Act::Attach),
         1 => Just(Act::AttachAll),
         1 => (0u64..8_000).prop_map(|ms| Act::PairingEnds { ms }),
+        1 => (port(), prop_oneof![Just(None), Just(Some(Ruling::Ignore)), Just(Some(Ruling::Export))])
+            .prop_map(|(port, ruling)| Act::Rule(port, ruling)),
+        1 => (port(), proptest::option::of(0u8..3)).prop_map(|(port, name)| Act::Name(port, name)),
+        1 => (port(), any::<bool>()).prop_map(|(port, works)| Act::PowerCycle { port, works }),
     ];
     // Mostly close together, so that things overlap; now and then a pause.
     let gap = prop_oneof![4 => 0u64..400, 2 => 400u64..5_000, 1 => 5_000u64..40_000];
@@ -105,8 +124,14 @@ enum Event {
     CutEnds {
         beyond_grace: bool,
     },
+    /// A port that was off is on again; who ordered it hears of it.
+    PowerOn(BusId, DevId, u16),
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that is the case or not"
+)]
 struct World {
     now: u64,
     sequence: u64,
@@ -115,6 +140,12 @@ struct World {
     rng: u64,
     state: State,
     memory: BTreeMap<Identity, Remembered>,
+    /// Names and rules as they are stored.
+    kept: Kept,
+    /// What the VM was told about names since its boot.
+    told: Option<Vec<Named>>,
+    /// Whether the next switching of a port works.
+    switches: bool,
     plugged: BTreeMap<BusId, Plugged>,
     devnum: u16,
     next_conn: Conn,
@@ -158,6 +189,9 @@ impl World {
             rng: seed | 1,
             state: State::new(Duration::from_millis(GRACE)),
             memory: BTreeMap::new(),
+            kept: Kept::default(),
+            told: None,
+            switches: true,
             plugged: BTreeMap::new(),
             devnum: 1,
             next_conn: 0,
@@ -219,6 +253,12 @@ impl World {
         self.history.clear();
         let memory = self.memory.values().cloned().collect();
         self.input(Input::Recalled(memory));
+        let aliases = self.kept.aliases();
+        let aliases = aliases.map(|(s, a)| Keep::Alias(s.clone(), Some(a.clone())));
+        let rules = self.kept.rules();
+        let rules = rules.map(|(s, ruling)| Keep::Rule(s.clone(), Some(ruling)));
+        let kept = aliases.chain(rules).collect();
+        self.input(Input::Kept(kept));
         let snapshot = self.snapshot();
         self.tell_usb(snapshot);
         if let Some(since) = &mut self.unpaired {
@@ -367,6 +407,7 @@ impl World {
             Act::VmReboots | Act::VmRebootsAndAttaches => {
                 self.vm_boot += 1;
                 self.vm_ports.clear();
+                self.told = None;
                 let (after, back) = (self.random(10..5_000), self.random(5_000..12_000));
                 if matches!(act, Act::VmRebootsAndAttaches) {
                     self.at(back - 100, Event::BootAttach);
@@ -408,8 +449,6 @@ impl World {
                     self.vm_hangs_up(conn);
                 }
             }
-            Act::Detach(port) => self.input(Input::Command(Command::Detach(busid(*port)))),
-            Act::AttachAll => self.input(Input::Command(Command::AttachAll)),
             Act::PairingEnds { ms } => {
                 if self.unpaired.is_none() {
                     self.unpaired = Some(self.now);
@@ -420,7 +459,37 @@ impl World {
                     self.at(*ms, Event::PairingBegins);
                 }
             }
+            Act::Detach(port) => self.command(Command::Detach(busid(*port), None)),
+            Act::Attach(port) => self.command(Command::Attach(busid(*port), None)),
+            Act::AttachAll => self.command(Command::AttachAll),
+            Act::Rule(port, ruling) => {
+                let scope = Scope::Port(busid(*port).to_string());
+                self.command(Command::Rule(scope, *ruling));
+            }
+            Act::Name(port, name) => {
+                let scope = Scope::Port(busid(*port).to_string());
+                let names = ["board", "board-1", "sensor"];
+                let alias = name.map(|n| names[usize::from(n)].parse().unwrap());
+                self.command(Command::Name(scope, alias));
+            }
+            Act::PowerCycle { port, works } => {
+                self.switches = *works;
+                self.command(Command::PowerCycle(busid(*port), None));
+            }
         }
+    }
+
+    fn command(&mut self, command: Command) {
+        self.input(Input::Command(command));
+    }
+
+    /// Whether a device is to be on the VM.
+    fn is_wanted(&self, facts: &UsbDevice) -> bool {
+        let held = self
+            .memory
+            .get(&Identity::of(facts))
+            .is_some_and(|m| m.held);
+        !held && self.kept.verdict(facts).exports()
     }
 
     fn input(&mut self, input: Input) {
@@ -435,6 +504,10 @@ impl World {
             self.log.push(format!("{} OUT {effect:?}", self.now));
             if let Effect::Remember(memory) = &effect {
                 self.memory.insert(memory.identity.clone(), memory.clone());
+                continue;
+            }
+            if let Effect::Keep(keep) = &effect {
+                assert!(self.kept.take(keep), "kept again: {keep:?}");
                 continue;
             }
             if let Effect::Append(event) = &effect {
@@ -530,6 +603,12 @@ impl World {
                 }
             }
             Event::CutEnds { beyond_grace } => self.cut_ends(beyond_grace),
+            Event::PowerOn(busid, devid, product) => {
+                self.plug(&busid, product);
+                if this_process {
+                    self.tell(0, Input::PowerCycled(busid, devid, Ok(())));
+                }
+            }
             _ => {}
         }
     }
@@ -550,7 +629,7 @@ impl World {
             boot_id: format!("vm boot {}", self.vm_boot),
             host_name: "vm".into(),
             address: Some(address),
-            capabilities: Vec::new(),
+            capabilities: vec![CAN_ALIAS.into()],
         };
         self.tell_vm(vm::Event::Up { hello, address });
     }
@@ -578,14 +657,11 @@ impl World {
     }
 
     fn check_cause(&mut self, what: &str, busid: &BusId, devid: DevId) {
-        let held = self
-            .facts(busid)
-            .and_then(|facts| self.memory.get(&Identity::of(&facts)))
-            .is_some_and(|m| m.held);
+        let wanted = self.facts(busid).is_none_or(|facts| self.is_wanted(&facts));
         // An import that has just replaced another may be taken for it; nobody has used it yet.
         let conn = self.plugged.get(busid).and_then(|p| p.conn);
         let young = conn.is_some_and(|conn| self.births[&conn] + 250 > self.now);
-        if self.works(busid, devid) && !held && !young && !self.state.unpaired {
+        if self.works(busid, devid) && wanted && !young && !self.state.unpaired {
             self.wrongs.push(format!(
                 "{} {what} of {busid} {devid}, which works",
                 self.now
@@ -607,6 +683,34 @@ impl World {
                 self.tell(0, Input::Bound(busid.clone(), devid, result));
                 if let Some(facts) = self.facts(&busid) {
                     self.tell_usb(Change::Present(facts));
+                }
+            }
+            Effect::Unbind(busid, devid) => {
+                let there = self.plugged.get(&busid).is_some_and(|p| p.devid == devid);
+                if there {
+                    self.pi_hangs_up(&busid);
+                }
+                if let Some(plugged) = self.plugged.get_mut(&busid).filter(|_| there) {
+                    plugged.bound = false;
+                }
+                let result = there.then_some(()).ok_or_else(|| "is gone".to_owned());
+                self.tell(0, Input::Unbound(busid.clone(), devid, result));
+                if let Some(facts) = self.facts(&busid) {
+                    self.tell_usb(Change::Present(facts));
+                }
+            }
+            Effect::PowerCycle(busid, devid) => {
+                let found = self.plugged.get(&busid).filter(|p| p.devid == devid);
+                match found.map(|plugged| plugged.product) {
+                    Some(product) if self.switches => {
+                        self.unplug(&busid);
+                        let delay = self.random(300..2_500);
+                        self.at(delay, Event::PowerOn(busid, devid, product));
+                    }
+                    _ => {
+                        let result = Err("this port cannot be switched".to_owned());
+                        self.tell(0, Input::PowerCycled(busid, devid, result));
+                    }
                 }
             }
             Effect::EndSession(busid, devid) => {
@@ -656,6 +760,11 @@ impl World {
                 };
                 let delay = self.random(1..60);
                 self.reply(request, Answer::Status(status), delay);
+            }
+            Request::Aliases(ref named) => {
+                self.told = Some(named.clone());
+                let delay = self.random(1..40);
+                self.reply(request, Answer::Linked {}, delay);
             }
             Request::Connect(ref busid, _) => {
                 let busid = busid.clone();
@@ -812,18 +921,16 @@ fn attachment(port: &Attached) -> Attachment {
 fn check_converged(world: &World) -> Result<(), String> {
     for (busid, plugged) in &world.plugged {
         let facts = world.facts(busid).unwrap();
-        let held = world
-            .memory
-            .get(&Identity::of(&facts))
-            .is_some_and(|m| m.held);
+        let wanted = world.is_wanted(&facts);
+        let exports = world.kept.verdict(&facts).exports();
         let count = world
             .vm_ports
             .iter()
             .filter(|port| port.busid == *busid)
             .count();
-        if held {
-            if count != 0 || plugged.conn.is_some() {
-                return Err(format!("{busid} is held back but attached"));
+        if !wanted {
+            if count != 0 || plugged.conn.is_some() || plugged.bound != exports {
+                return Err(format!("{busid} is not wanted there but attached or bound"));
             }
         } else if count != 1 || !world.works(busid, plugged.devid) {
             return Err(format!("{busid} is on {count} ports of the VM"));
@@ -831,10 +938,12 @@ fn check_converged(world: &World) -> Result<(), String> {
         let view = world.state.view();
         let seen = view.devices.iter().find(|d| d.facts.busid == *busid);
         let right = matches!(
-            (held, seen.map(|d| &d.state)),
-            (true, Some(DeviceState::Bound { held: true }))
+            (wanted, exports, seen.map(|d| &d.state)),
+            (false, true, Some(DeviceState::Bound { held: true }))
+                | (false, false, Some(DeviceState::Skipped { .. }))
                 | (
-                    false,
+                    true,
+                    true,
                     Some(DeviceState::Attached {
                         attachment: Some(_),
                         silent: false
@@ -845,9 +954,25 @@ fn check_converged(world: &World) -> Result<(), String> {
             return Err(format!("{busid} is shown as {:?}", seen.map(|d| &d.state)));
         }
         let recorded = world.history.get(busid);
-        if !recorded.is_some_and(|attached| attached.is_none_or(|attached| attached != held)) {
+        if !recorded.is_some_and(|attached| attached.is_none_or(|attached| attached == wanted)) {
             return Err(format!("{busid} is recorded as {recorded:?}"));
         }
+    }
+    let named = world.plugged.iter().filter_map(|(busid, plugged)| {
+        let facts = world.facts(busid)?;
+        let (_, alias) = world.kept.alias(&facts, None)?;
+        Some(Named {
+            busid: busid.clone(),
+            devid: plugged.devid,
+            alias: alias.clone(),
+        })
+    });
+    let named: Vec<Named> = named.collect();
+    if world.told.as_ref() != Some(&named) {
+        return Err(format!("the VM was told {:?}, not {named:?}", world.told));
+    }
+    if let Some(port) = world.state.cycles.keys().next() {
+        return Err(format!("{port} is still being switched"));
     }
     match world
         .vm_ports

@@ -11,9 +11,9 @@ use protocol::{
     line::{Attachment, Request, VmHello},
 };
 
-use super::{Identity, Remembered, record::Recorded};
+use super::{Identity, Kept, Remembered, Scope, naming::Naming, power::Cycle, record::Recorded};
 use crate::{
-    usb::{StubStatus, UsbDevice},
+    usb::{StubStatus, UsbDevice, Verdict},
     usbipd::Exports,
     vm::{self, Pairing},
 };
@@ -56,6 +56,10 @@ pub struct State {
     /// Requests on their way, and since when.
     pub(super) pending: BTreeMap<String, (Request, Duration)>,
     pub(super) memory: BTreeMap<Identity, Remembered>,
+    pub(super) kept: Kept,
+    pub(super) naming: Naming,
+    /// Ports that are switched off and on, or were a moment ago.
+    pub(super) cycles: BTreeMap<BusId, Cycle>,
     /// Whether a first snapshot of the bus has come.
     pub(super) scanned: bool,
     pub(super) rescan_at: Option<Duration>,
@@ -103,7 +107,10 @@ pub struct Device {
     pub(super) failure: Option<Failure>,
     /// From first seen to tty, for the attach made in this generation.
     pub(super) plug_to_tty: Option<Duration>,
+    /// When it was attached in this generation; none: it is not, or was before this process.
     pub(super) attached_at: Option<Duration>,
+    /// The board of which it seems to be another guise; see [`super::naming`].
+    pub(super) heir_of: Option<Scope>,
 }
 
 /// What is being done to a device on the Pi.
@@ -115,6 +122,8 @@ pub enum Act {
     Unbinding,
     /// End of its session.
     Ending,
+    /// Its port is switched off and on.
+    Cycling,
 }
 
 /// Why a device is not where it should be.
@@ -165,10 +174,16 @@ impl State {
             .flat_map(|(_, since)| [*since + SLOW_CONNECT, *since + SLOW_NAME]);
         let held_off = self.devices.values().map(|device| device.hold_off);
         let disconnects = self.vm_ports.values().map(|port| port.next_try);
+        let cycles = self
+            .cycles
+            .values()
+            .filter_map(|cycle| cycle.next_change(self.now));
         retries
             .chain(slow)
             .chain(held_off)
             .chain(disconnects)
+            .chain(cycles)
+            .chain(self.naming.next_try.filter(|_| self.listening()))
             .filter(|at| *at > self.now)
             .chain(self.rescan_at)
             .chain(
@@ -187,7 +202,7 @@ impl State {
             .iter()
             .filter(|(_, device)| {
                 device.facts.is_bound()
-                    && device.facts.verdict.exports()
+                    && self.verdict(&device.facts).exports()
                     && device.busy.is_none()
                     && !self.is_held(&device.facts)
             })
@@ -209,6 +224,11 @@ impl State {
         self.memory
             .get(&Identity::of(facts))
             .is_some_and(|m| m.held)
+    }
+
+    /// Whether a device is to be exported, with the rules that people made.
+    pub(super) fn verdict(&self, facts: &UsbDevice) -> Verdict {
+        self.kept.verdict(facts)
     }
 
     /// Whether a session is up.
@@ -265,6 +285,7 @@ impl Device {
             failure: None,
             plug_to_tty: None,
             attached_at: None,
+            heir_of: None,
         }
     }
 

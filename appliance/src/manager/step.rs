@@ -10,7 +10,8 @@ use protocol::{
 use super::{
     Identity, Remembered,
     input::{Command, Effect, Input},
-    plan, record,
+    kept::Keep,
+    naming, plan, power, record,
     state::{Device, HANG_UP_OR_UNPLUG, NEWER, RECHECK, Session, State, VmPort},
 };
 use crate::{
@@ -30,6 +31,11 @@ pub fn step(mut state: State, now: Duration, input: Input) -> (State, Vec<Effect
         Input::Recalled(list) => {
             state.memory = list.into_iter().map(|m| (m.identity.clone(), m)).collect();
         }
+        Input::Kept(list) => {
+            for keep in list {
+                state.kept.take(&keep);
+            }
+        }
         Input::Usb(change) => usb(&mut state, change, &mut effects),
         Input::Grace(grace) => state.grace = grace,
         Input::Bound(busid, devid, result) => act_done(&mut state, &busid, devid, result, true),
@@ -37,11 +43,15 @@ pub fn step(mut state: State, now: Duration, input: Input) -> (State, Vec<Effect
         Input::SessionEnded(busid, devid, result) => {
             act_done(&mut state, &busid, devid, result, true);
         }
+        Input::PowerCycled(busid, devid, result) => {
+            power::cycled(&mut state, &busid, devid, result);
+        }
         Input::Usbipd(event) => usbipd(&mut state, event, &mut effects),
         Input::Vm(event) => vm(&mut state, event, &mut effects),
-        Input::Command(command) => obey(&mut state, &command, &mut effects),
+        Input::Command(command) => obey(&mut state, command, &mut effects),
         Input::Tick => {}
     }
+    power::forget(&mut state);
     plan::plan(&mut state, &mut effects);
     record::record(&mut state, &mut effects);
     (state, effects)
@@ -52,7 +62,10 @@ fn usb(state: &mut State, change: Change, effects: &mut Vec<Effect>) {
     match change {
         Change::Snapshot(devices) => {
             let there: BTreeSet<BusId> = devices.iter().map(|d| d.busid.clone()).collect();
-            state.devices.retain(|busid, _| there.contains(busid));
+            let gone = state.devices.keys().filter(|busid| !there.contains(busid));
+            for busid in gone.cloned().collect::<Vec<_>>() {
+                unplugged(state, &busid);
+            }
             if state.devices.len() < before {
                 effects.push(Effect::Sweep);
             }
@@ -63,23 +76,36 @@ fn usb(state: &mut State, change: Change, effects: &mut Vec<Effect>) {
         }
         Change::Present(facts) => present(state, facts),
         Change::Gone(busid) => {
-            if state.devices.remove(&busid).is_some() {
+            if unplugged(state, &busid) {
                 effects.push(Effect::Sweep);
             }
         }
     }
 }
 
+/// Returns whether it was there.
+fn unplugged(state: &mut State, busid: &BusId) -> bool {
+    let Some(device) = state.devices.remove(busid) else {
+        return false;
+    };
+    naming::left(state, &device);
+    true
+}
+
 fn present(state: &mut State, mut facts: UsbDevice) {
     let now = state.now;
-    let device = match state.devices.get_mut(&facts.busid) {
-        Some(device) if device.facts.devid == facts.devid => device,
-        _ => {
-            state
-                .devices
-                .insert(facts.busid.clone(), Device::new(facts, now));
-            return;
-        }
+    let known = state.devices.get(&facts.busid);
+    if known.is_none_or(|device| device.facts.devid != facts.devid) {
+        let busid = facts.busid.clone();
+        unplugged(state, &busid);
+        power::back(state, &busid);
+        let mut device = Device::new(facts, now);
+        device.heir_of = naming::heir_of(state, &device.facts);
+        state.devices.insert(busid, device);
+        return;
+    }
+    let Some(device) = state.devices.get_mut(&facts.busid) else {
+        return;
     };
     device.read = now;
     if facts.stub == device.facts.stub {
@@ -159,6 +185,7 @@ fn usbipd(state: &mut State, event: usbipd::Event, effects: &mut Vec<Effect>) {
     device.changed = Some(now);
     device.doubted = None;
     device.abandoned = false;
+    device.attached_at = (stub == StubStatus::Used).then_some(now);
     if stub == StubStatus::Available && device.busy.is_none() {
         device.hold_off = now + HANG_UP_OR_UNPLUG;
     }
@@ -194,6 +221,7 @@ fn vm(state: &mut State, event: vm::Event, effects: &mut Vec<Effect>) {
             state.addresses.insert(address);
             state.addresses.extend(hello.address);
             state.vm_ports.clear();
+            state.naming.begin();
             state.session = Session::Up {
                 hello,
                 since: now,
@@ -269,6 +297,7 @@ fn replied(state: &mut State, request: Request, answer: Answer, effects: &mut Ve
         }
         (Request::Status, Answer::Status(status)) => listed(state, asked, status),
         (Request::Status, _) => state.ask_status_by(now + RECHECK),
+        (Request::Aliases(told), answer) => state.naming.answered(now, told, &answer),
         _ => {}
     }
 }
@@ -288,7 +317,9 @@ fn attached(state: &mut State, attachment: Attachment, effects: &mut Vec<Effect>
     {
         device.failure = None;
         device.changed = Some(now);
-        device.attached_at = Some(now);
+        if attachment.timings.is_some() {
+            device.attached_at = Some(now);
+        }
         if device.plug_to_tty.is_none() && device.since >= up_since {
             device.plug_to_tty = now.checked_sub(device.since);
         }
@@ -374,17 +405,39 @@ fn listed(state: &mut State, asked: Duration, status: VmStatus) {
     }
 }
 
-fn obey(state: &mut State, command: &Command, effects: &mut Vec<Effect>) {
-    record::asked(state, command, effects);
-    let held = matches!(command, Command::Detach(_));
+fn obey(state: &mut State, command: Command, effects: &mut Vec<Effect>) {
+    record::asked(state, &command, effects);
+    let chosen = match command {
+        Command::AttachAll => None,
+        Command::Attach(busid, devid) => Some((busid, devid, false)),
+        Command::Detach(busid, devid) => Some((busid, devid, true)),
+        Command::PowerCycle(busid, devid) => {
+            power::begin(state, busid, devid, effects);
+            return;
+        }
+        Command::Name(scope, alias) => {
+            keep(state, Keep::Alias(scope, alias), effects);
+            return;
+        }
+        Command::Rule(scope, ruling) => {
+            keep(state, Keep::Rule(scope, ruling), effects);
+            // The facts may have changed since they were read, a disk been mounted for example.
+            state.rescan_by(state.now);
+            return;
+        }
+    };
+    let held = chosen.as_ref().is_some_and(|(.., held)| *held);
     let chosen: Vec<(BusId, Identity)> = state
         .devices
-        .iter()
-        .filter(|(busid, device)| match command {
-            Command::AttachAll => device.facts.verdict.exports(),
-            Command::Attach(chosen) | Command::Detach(chosen) => *busid == chosen,
+        .values()
+        .filter(|device| {
+            state.verdict(&device.facts).exports()
+                && chosen.as_ref().is_none_or(|(busid, devid, _)| {
+                    device.facts.busid == *busid
+                        && devid.is_none_or(|devid| device.facts.devid == devid)
+                })
         })
-        .map(|(busid, device)| (busid.clone(), Identity::of(&device.facts)))
+        .map(|device| (device.facts.busid.clone(), Identity::of(&device.facts)))
         .collect();
     for (busid, identity) in chosen {
         remember(state, &identity, effects, |memory| memory.held = held);
@@ -395,4 +448,10 @@ fn obey(state: &mut State, command: &Command, effects: &mut Vec<Effect>) {
     }
     state.ask_status_by(state.now);
     state.rescan_by(state.now);
+}
+
+fn keep(state: &mut State, keep: Keep, effects: &mut Vec<Effect>) {
+    if state.kept.take(&keep) {
+        effects.push(Effect::Keep(keep));
+    }
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use protocol::{
-    BusId, DevId,
-    line::{Attachment, VmHello},
+    Alias, BusId, DevId,
+    line::{ALIAS_DIR, Attachment, Named, VmHello},
 };
 use serde::Serialize;
 
 use super::{
-    Identity,
-    state::{Device, Session, State},
+    Identity, Ruling, Scope,
+    state::{Act, Device, Session, State},
 };
 use crate::{
     usb::{UsbDevice, Verdict},
@@ -28,6 +28,30 @@ pub struct View {
     pub devices: Vec<DeviceView>,
     /// vhci ports of the VM for low-, full- and high-speed devices: free, total.
     pub vhci_ports: Option<(u32, u32)>,
+    /// Every name that a person gave, also of devices that are not plugged in.
+    pub aliases: Vec<AliasView>,
+    /// Every rule.
+    pub rules: Vec<RuleView>,
+}
+
+/// A name that a person gave a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AliasView {
+    /// The name.
+    pub alias: Alias,
+    /// What it is kept by.
+    pub scope: Scope,
+    /// The device that has it now, if it is plugged in.
+    pub busid: Option<BusId>,
+}
+
+/// A rule that a person made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleView {
+    /// Which devices it is about.
+    pub scope: Scope,
+    /// What it says.
+    pub ruling: Ruling,
 }
 
 /// The session with the VM.
@@ -61,6 +85,18 @@ pub struct DeviceView {
     pub state: DeviceState,
     /// From plug to tty, in milliseconds, for a device plugged in while the session was up.
     pub plug_to_tty_ms: Option<u64>,
+    /// When it was attached; none when it is not, or was before the appliance started.
+    pub attached_at_ms: Option<u64>,
+    /// The name that a person gave it.
+    pub alias: Option<Alias>,
+    /// What its name is kept by, or would be.
+    pub scope: Scope,
+    /// The links that the VM has for its ttys under its name, in their order.
+    pub links: Vec<String>,
+    /// The rule that decided about it.
+    pub rule: Option<RuleView>,
+    /// Why its port could not be switched off and on when somebody asked for it a moment ago.
+    pub power_failure: Option<String>,
 }
 
 /// How a device stands.
@@ -79,6 +115,10 @@ pub enum DeviceState {
     },
     /// On its way to the VM.
     Attaching,
+    /// Its port is being switched off and on; it is expected back in a moment.
+    Cycling,
+    /// Its port was switched off and on, and it did not come back.
+    Missing,
     /// Attached to the VM.
     Attached {
         /// How the VM has it; none until its list has come.
@@ -112,27 +152,110 @@ impl State {
                     hello: hello.clone(),
                 },
             },
-            devices: self
-                .devices
-                .values()
-                .map(|device| self.device_view(device))
-                .collect(),
+            devices: self.device_views(),
             vhci_ports: self.free_ports,
+            aliases: self.alias_views(),
+            rules: self
+                .kept
+                .rules()
+                .map(|(scope, ruling)| RuleView {
+                    scope: scope.clone(),
+                    ruling,
+                })
+                .collect(),
         }
     }
 
-    fn device_view(&self, device: &Device) -> DeviceView {
+    fn device_views(&self) -> Vec<DeviceView> {
+        let named = self.named();
+        let name_of = |busid: &BusId| named.iter().find(|named| named.busid == *busid);
+        let present = self
+            .devices
+            .iter()
+            .map(|(busid, device)| self.device_view(device, name_of(busid)));
+        // What is switched off keeps its place, so that nothing moves under a finger.
+        let off = self
+            .cycles
+            .iter()
+            .filter(|(busid, _)| !self.devices.contains_key(busid))
+            .map(|(_, cycle)| {
+                let device = Device::new(cycle.facts.clone(), self.now);
+                let state = if cycle.is_awaited(self.now) {
+                    DeviceState::Cycling
+                } else {
+                    DeviceState::Missing
+                };
+                DeviceView {
+                    state,
+                    ..self.device_view(&device, None)
+                }
+            });
+        let mut views: Vec<DeviceView> = present.chain(off).collect();
+        views.sort_by(|a, b| a.facts.busid.cmp(&b.facts.busid));
+        views
+    }
+
+    fn alias_views(&self) -> Vec<AliasView> {
+        let named = self.named();
+        let holder = |alias: &Alias| named.iter().find(|named| named.alias == *alias);
+        self.kept
+            .aliases()
+            .map(|(scope, alias)| AliasView {
+                alias: alias.clone(),
+                scope: scope.clone(),
+                busid: holder(alias).map(|named| named.busid.clone()),
+            })
+            .collect()
+    }
+
+    fn device_view(&self, device: &Device, named: Option<&Named>) -> DeviceView {
+        let mut facts = device.facts.clone();
+        facts.verdict = self.verdict(&facts);
+        let state = self.device_state(device, &facts.verdict);
+        let heir_of = device.heir_of.as_ref();
+        let scope = match self.kept.alias(&facts, heir_of) {
+            Some((scope, _)) => scope.clone(),
+            None => heir_of.cloned().unwrap_or_else(|| Scope::lasting(&facts)),
+        };
+        let told = named.filter(|named| self.naming.is_told(named));
+        let ttys = match &state {
+            DeviceState::Attached {
+                attachment: Some(attachment),
+                ..
+            } => attachment.ttys.len(),
+            _ => 0,
+        };
+        let failed = self.cycles.get(&facts.busid).and_then(|cycle| {
+            let (_, result) = cycle.ended.as_ref()?;
+            result.as_ref().err().cloned()
+        });
         DeviceView {
-            facts: device.facts.clone(),
-            identity: Identity::of(&device.facts),
-            state: self.device_state(device),
+            identity: Identity::of(&facts),
+            state,
             plug_to_tty_ms: device.plug_to_tty.map(millis),
+            attached_at_ms: device.attached_at.map(millis),
+            alias: named.map(|named| named.alias.clone()),
+            scope,
+            links: told
+                .map(|named| (0..ttys).map(|tty| format!("{ALIAS_DIR}/{}", named.alias.link(tty))))
+                .into_iter()
+                .flatten()
+                .collect(),
+            rule: self.kept.rule(&facts).map(|(scope, ruling)| RuleView {
+                scope: scope.clone(),
+                ruling,
+            }),
+            power_failure: failed,
+            facts,
         }
     }
 
-    fn device_state(&self, device: &Device) -> DeviceState {
+    fn device_state(&self, device: &Device, verdict: &Verdict) -> DeviceState {
         let (busid, devid): (&BusId, DevId) = (&device.facts.busid, device.facts.devid);
-        if let Verdict::Skip(why) = &device.facts.verdict {
+        if device.busy == Some(Act::Cycling) {
+            return DeviceState::Cycling;
+        }
+        if let Verdict::Skip(why) | Verdict::Refuse(why) = verdict {
             return DeviceState::Skipped { why: why.clone() };
         }
         // A hang-up may be the first sign of an unplug; until that is known nothing is said.

@@ -108,7 +108,7 @@ pub(super) async fn attach_one(
 ) -> HttpResponse {
     let taken = async {
         let busid = plugged_in(&context, &busid)?;
-        attach(&context, Command::Attach(busid)).await
+        attach(&context, Command::Attach(busid, None)).await
     };
     answer(taken.await)
 }
@@ -120,7 +120,7 @@ pub(super) async fn detach_one(
 ) -> HttpResponse {
     let taken = async {
         let busid = plugged_in(&context, &busid)?;
-        order(&context, Command::Detach(busid)).await?;
+        order(&context, Command::Detach(busid, None)).await?;
         Ok(Taken {
             outcome: "detaching",
             message: "it is being detached, and stays on the Pi until somebody attaches it",

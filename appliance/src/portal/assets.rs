@@ -73,3 +73,57 @@ pub(super) async fn get(path: web::Path<Name>, request: actix_web::HttpRequest) 
         .insert_header((header::CACHE_CONTROL, HeaderValue::from_static(caching)))
         .body(file.data.into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Relative luminance of a colour such as `#1b211c` (WCAG 2.2).
+    fn luminance(colour: &str) -> f64 {
+        let channel = |at: usize| {
+            let value = u8::from_str_radix(&colour[at..at + 2], 16).unwrap();
+            let value = f64::from(value) / 255.0;
+            if value <= 0.040_45 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            }
+        };
+        0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
+    }
+
+    #[test]
+    fn text_can_be_read_in_both_themes() {
+        let sheet = Assets::get("style.css").unwrap().data;
+        let sheet = String::from_utf8_lossy(&sheet);
+        let themes: Vec<&str> = sheet.split(":root {").skip(1).take(2).collect();
+        assert_eq!(themes.len(), 2);
+        for theme in themes {
+            let colour = |name: &str| {
+                let (_, rest) = theme.split_once(&format!("--{name}: ")).unwrap();
+                &rest[..7]
+            };
+            for (text, ground) in [
+                ("text", "ground"),
+                ("text", "card"),
+                ("text", "grey-ground"),
+                ("quiet", "ground"),
+                ("quiet", "card"),
+                ("link", "ground"),
+                ("link", "card"),
+                ("green", "green-ground"),
+                ("yellow", "yellow-ground"),
+                ("grey", "grey-ground"),
+                ("red", "red-ground"),
+                // Buttons.
+                ("ground", "text"),
+                ("ground", "red"),
+            ] {
+                let (a, b) = (luminance(colour(text)), luminance(colour(ground)));
+                let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                // Level AA for text of any size.
+                assert!(contrast >= 4.5, "{text} on {ground}: {contrast:.2}");
+            }
+        }
+    }
+}

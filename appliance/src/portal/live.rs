@@ -74,7 +74,7 @@ impl Live {
                 last.event.clone()
             }
             _ => {
-                let html = page::live_part(&self.context, view).into_string();
+                let html = page::live_part(&self.context, view, None).into_string();
                 let event = event("picture", &html);
                 *rendered = Some(Rendered {
                     view: Arc::clone(view),

@@ -15,7 +15,15 @@ use crate::{
 };
 
 /// The states of a device, as they are called in `/api/v1/status`.
-const STATES: [&str; 5] = ["skipped", "bound", "attaching", "attached", "failed"];
+const STATES: [&str; 7] = [
+    "skipped",
+    "bound",
+    "attaching",
+    "attached",
+    "cycling",
+    "missing",
+    "failed",
+];
 
 /// `GET /metrics`
 pub(super) async fn metrics(context: web::Data<Context>, live: web::Data<Live>) -> HttpResponse {
@@ -135,6 +143,8 @@ fn word(state: &DeviceState) -> &'static str {
         DeviceState::Bound { .. } => "bound",
         DeviceState::Attaching => "attaching",
         DeviceState::Attached { .. } => "attached",
+        DeviceState::Cycling => "cycling",
+        DeviceState::Missing => "missing",
         DeviceState::Failed { .. } => "failed",
     }
 }

@@ -8,6 +8,10 @@
 //! | `GET /account` | password, browsers, tokens for programs |
 //! | `POST /account/...` | change the password; end a session, or all; make and remove tokens |
 //! | `GET /` | the dashboard |
+//! | `GET /devices/BUSID` | all about one device: its name, the rules for its like |
+//! | `POST /devices/BUSID/attach`, `detach`, `power-cycle` | lead back to the dashboard with the outcome |
+//! | `POST /devices/BUSID/rename`, `rule` | name it, make a rule; lead back to its page |
+//! | `POST /names/forget`, `POST /rules/forget` | also for what is not plugged in |
 //! | `POST /attach-all` | attach every device; leads back to the dashboard with the outcome |
 //! | `GET /vm` | who is paired; pairing, `?host=HOST&user=USER` fills the form |
 //! | `POST /vm/pair` | pair |
@@ -39,7 +43,8 @@
 //! - [`page`]: the HTML
 //! - [`live`]: the events
 //! - [`mod@log`]: the log and its events
-//! - [`action`]: what a person asks for
+//! - [`action`]: how what a person asked for came out
+//! - [`mod@device`]: what a person asks for about one device
 //! - [`pairing`]: what a person does about the pairing
 //! - [`history`]: what happened, for people and programs
 //! - [`machine`]: what programs ask for; [`api`]: what they may do; [`metrics`]: figures
@@ -56,6 +61,7 @@ mod address;
 mod api;
 mod assets;
 mod context;
+mod device;
 mod download;
 mod entry;
 mod guard;

@@ -10,8 +10,8 @@ use protocol::join::MAX_MESSAGE;
 
 use super::join::handlers as join;
 use super::{
-    account, action, api, assets, download, entry, guard::visitor::Visitor, history, live, log,
-    machine, metrics, page, pairing,
+    account, action, api, assets, device, download, entry, guard::visitor::Visitor, history, live,
+    log, machine, metrics, page, pairing,
 };
 
 /// Largest body of a request, in bytes; the largest form has a few short fields.
@@ -43,6 +43,14 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(form_at("/account/tokens/remove").route(web::post().to(account::remove_token)))
         .service(page_at("/").route(reading().to(page::dashboard)))
         .service(form_at("/attach-all").route(web::post().to(action::attach_all)))
+        .service(page_at("/devices/{busid}").route(reading().to(device::show)))
+        .service(form_at("/devices/{busid}/attach").route(web::post().to(device::attach)))
+        .service(form_at("/devices/{busid}/detach").route(web::post().to(device::detach)))
+        .service(form_at("/devices/{busid}/power-cycle").route(web::post().to(device::power_cycle)))
+        .service(form_at("/devices/{busid}/rename").route(web::post().to(device::rename)))
+        .service(form_at("/devices/{busid}/rule").route(web::post().to(device::rule)))
+        .service(form_at("/names/forget").route(web::post().to(device::forget_name)))
+        .service(form_at("/rules/forget").route(web::post().to(device::forget_rule)))
         .service(page_at("/vm").route(reading().to(pairing::show)))
         .service(form_at("/vm/pair").route(web::post().to(pairing::pair)))
         .service(

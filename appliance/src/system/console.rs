@@ -123,6 +123,8 @@ mod tests {
     #[test]
     fn the_screen_says_where_to_go_and_what_is_wrong() {
         let view = View {
+            aliases: Vec::new(),
+            rules: Vec::new(),
             pairing: None,
             session: SessionView::NotPaired,
             devices: Vec::new(),

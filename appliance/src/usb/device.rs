@@ -72,8 +72,10 @@ pub enum StubStatus {
 pub enum Verdict {
     /// Export it; the reason names the driver that will have it on the VM, as `cp210x serial`.
     Export(String),
-    /// Leave it alone; the reason says why.
+    /// Leave it alone; the reason says why. A person may decide otherwise.
     Skip(String),
+    /// Never export it: this Pi needs it itself, or it cannot be exported.
+    Refuse(String),
 }
 
 impl Verdict {

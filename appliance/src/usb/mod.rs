@@ -6,6 +6,7 @@
 //! - `policy`: which devices are exported
 //! - [`stub`]: binding to usbip-host, sessions, and its table of busids
 //! - [`ports`]: fast enumeration on the Pi's ports
+//! - [`power`]: switching a port off and on
 //!
 //! Everything here blocks: call it from a thread, or by `spawn_blocking`.
 
@@ -13,6 +14,7 @@ mod descriptors;
 pub mod device;
 mod policy;
 pub mod ports;
+pub mod power;
 mod slots;
 pub mod stub;
 pub mod sysfs;

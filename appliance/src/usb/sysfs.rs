@@ -355,12 +355,12 @@ mod tests {
         assert!(verdict().exports(), "the disk is there, but not mounted");
         tree.set_mounts("30 1 8:1 / / ro - vfat /dev/root ro\n");
         let reason = "it carries a mounted file system (sda1)".to_owned();
-        assert_eq!(verdict(), Verdict::Skip(reason));
+        assert_eq!(verdict(), Verdict::Refuse(reason));
 
         tree.set_mounts("");
         tree.write(&busid("1-1"), "1-1:1.0/net/eth1/mtu", b"1500\n");
         let reason = "it is this Pi's network interface eth1".to_owned();
-        assert_eq!(verdict(), Verdict::Skip(reason));
+        assert_eq!(verdict(), Verdict::Refuse(reason));
     }
 
     #[test]

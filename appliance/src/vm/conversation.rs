@@ -29,7 +29,7 @@ fn deadline_of(request: &Request) -> Duration {
         // Import, enumeration by the VM's kernel and its tty.
         Request::Connect(..) => 15,
         Request::Disconnect(..) | Request::Hello(_) => 10,
-        Request::Status | Request::Ping => 5,
+        Request::Status | Request::Ping | Request::Aliases(_) => 5,
         // Asks the package index and the network.
         Request::Check => 30,
     })

@@ -8,7 +8,7 @@ use std::{
 
 use appliance::{
     history::Store,
-    manager::{Identity, Remembered},
+    manager::{Identity, Keep, Remembered, Ruling, Scope},
 };
 
 use crate::rig::until;
@@ -197,4 +197,28 @@ async fn a_newer_schema_is_no_obstacle() {
     store.remember(device("b", None, true));
     store.close().await;
     assert_eq!(stored(&path).await.len(), 2);
+}
+
+#[tokio::test]
+async fn names_and_rules_survive_a_restart_until_they_are_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    let serial = || Scope::Serial("A1".into());
+    let named = |alias: &str| Keep::Alias(serial(), Some(alias.parse().unwrap()));
+    let rule = || Keep::Rule(Scope::Product(0x10c4, 0xea60), Some(Ruling::Ignore));
+
+    let store = Store::open(&path).await;
+    assert_eq!(store.recall_kept(), []);
+    for keep in [named("old"), rule(), named("board")] {
+        store.keep(keep);
+    }
+    store.close().await;
+
+    let store = Store::open(&path).await;
+    assert_eq!(store.recall_kept(), [named("board"), rule()]);
+    store.keep(Keep::Alias(serial(), None));
+    store.close().await;
+    let store = Store::open(&path).await;
+    assert_eq!(store.recall_kept(), [rule()]);
+    store.close().await;
 }

@@ -159,11 +159,11 @@ async fn actions_reach_the_manager() {
     assert_eq!(program.rig.commands.recv().await, Some(Command::AttachAll));
     program.checked("POST", attach, &at(attach, "1-1.3")).await;
     let command = program.rig.commands.recv().await;
-    assert_eq!(command, Some(Command::Attach(busid.clone())));
+    assert_eq!(command, Some(Command::Attach(busid.clone(), None)));
     let (_, body) = program.checked("POST", detach, &at(detach, "1-1.3")).await;
     assert_eq!(body["outcome"], "detaching");
     let command = program.rig.commands.recv().await;
-    assert_eq!(command, Some(Command::Detach(busid)));
+    assert_eq!(command, Some(Command::Detach(busid, None)));
 
     for (busid, expected) in [("9-9", 404), ("x", 404), ("%00", 404), ("1-1", 409)] {
         for template in [attach, detach] {

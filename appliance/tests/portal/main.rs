@@ -4,6 +4,7 @@
 
 mod account;
 mod api;
+mod devices;
 mod downloads;
 mod entry;
 mod history;

@@ -2,8 +2,8 @@
 
 use appliance::{
     manager::{
-        Identity, View,
-        view::{DeviceState, DeviceView, SessionView},
+        Identity, Ruling, Scope, View,
+        view::{AliasView, DeviceState, DeviceView, RuleView, SessionView},
     },
     usb::{StubStatus, UsbDevice, Verdict},
     vm::{self, FailureKind, Pairing},
@@ -20,6 +20,8 @@ pub fn empty() -> View {
         session: SessionView::NotPaired,
         devices: Vec::new(),
         vhci_ports: None,
+        aliases: Vec::new(),
+        rules: Vec::new(),
     }
 }
 
@@ -42,6 +44,8 @@ pub fn connected() -> View {
         },
         vhci_ports: Some((5, 8)),
         devices: Vec::new(),
+        aliases: Vec::new(),
+        rules: Vec::new(),
     }
 }
 
@@ -82,9 +86,15 @@ pub fn device(busid: &str, name: &str) -> DeviceView {
     };
     DeviceView {
         identity: Identity::of(&facts),
+        scope: Scope::lasting(&facts),
         facts,
         state: DeviceState::Attaching,
         plug_to_tty_ms: None,
+        attached_at_ms: None,
+        alias: None,
+        links: Vec::new(),
+        rule: None,
+        power_failure: None,
     }
 }
 
@@ -93,6 +103,7 @@ pub fn attached(busid: &str, name: &str, ttys: &[(&str, &str)], driver: &str) ->
     let mut device = device(busid, name);
     device.facts.stub = Some(StubStatus::Used);
     device.plug_to_tty_ms = Some(418);
+    device.attached_at_ms = Some(0);
     device.state = DeviceState::Attached {
         attachment: Some(Attachment {
             busid: device.facts.busid.clone(),
@@ -139,7 +150,7 @@ pub fn every_state() -> View {
             why: "a hub; what is plugged into it is listed by itself".into(),
         },
     );
-    hub.facts.verdict = Verdict::Skip("a hub".into());
+    hub.facts.verdict = Verdict::Refuse("a hub".into());
     hub.facts.manufacturer = None;
     hub.facts.serial = None;
     let mut ethernet = with(
@@ -149,22 +160,48 @@ pub fn every_state() -> View {
             why: "a network adapter: giving it away could cut the Pi off".into(),
         },
     );
-    ethernet.facts.verdict = Verdict::Skip("a network adapter".into());
+    ethernet.facts.verdict = Verdict::Refuse("a network adapter".into());
     ethernet.facts.manufacturer = Some("Realtek".into());
+    let mut named = attached(
+        "1-1.3",
+        "Dual RS232-HS",
+        &[
+            ("/dev/ttyUSB0", "usb-FTDI_Dual_RS232-HS_FT7K2Q-if00-port0"),
+            ("/dev/ttyUSB1", "usb-FTDI_Dual_RS232-HS_FT7K2Q-if01-port0"),
+        ],
+        "ftdi_sio",
+    );
+    named.facts.serial = Some("FT7K2Q".into());
+    named.scope = Scope::Serial("FT7K2Q".into());
+    named.alias = Some("bench-jtag".parse().unwrap());
+    named.links = vec![
+        "/dev/usb-pi/bench-jtag".into(),
+        "/dev/usb-pi/bench-jtag-1".into(),
+    ];
+    let rule = RuleView {
+        scope: Scope::Product(0x10c4, 0xea60),
+        ruling: Ruling::Export,
+    };
+    named.rule = Some(rule.clone());
     View {
+        aliases: vec![
+            AliasView {
+                alias: "bench-jtag".parse().unwrap(),
+                scope: Scope::Serial("FT7K2Q".into()),
+                busid: Some("1-1.3".parse().unwrap()),
+            },
+            AliasView {
+                alias: "weather".parse().unwrap(),
+                scope: Scope::Port("platform/soc/usb:1.4.2".into()),
+                busid: None,
+            },
+        ],
+        rules: vec![rule],
         devices: vec![
             hub,
             ethernet,
             silent,
-            attached(
-                "1-1.3",
-                "Dual RS232-HS",
-                &[
-                    ("/dev/ttyUSB0", "usb-FTDI_Dual_RS232-HS_FT7K2Q-if00-port0"),
-                    ("/dev/ttyUSB1", "usb-FTDI_Dual_RS232-HS_FT7K2Q-if01-port0"),
-                ],
-                "ftdi_sio",
-            ),
+            named,
             with("1-1.4", "CP2102N USB to UART Bridge Controller", DeviceState::Attaching),
             with("1-2", "USB JTAG/serial debug unit", DeviceState::Bound { held: true }),
             with("1-3", "USB Serial", DeviceState::Bound { held: false }),

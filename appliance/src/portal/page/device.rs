@@ -1,44 +1,80 @@
-//! One plugged-in device.
+//! One plugged-in device, as it is listed.
 
 use maud::{Markup, html};
-use protocol::line::Attachment;
+use protocol::{BusId, line::Attachment};
 
-use super::{super::text::shown, fact};
+use super::{super::action::Outcome, super::text::shown, fact};
 use crate::{
     manager::view::{DeviceState, DeviceView},
     usb::{UsbDevice, Verdict},
 };
 
-/// A device in its list. The script announces `data-news` when it changes.
-pub(super) fn item(device: &DeviceView, now_ms: u64) -> Markup {
+/// A device in its list, with what came of the click on one of its buttons. The script announces
+/// `data-news` when it changes.
+pub(super) fn item(device: &DeviceView, now_ms: u64, outcome: Option<Outcome>) -> Markup {
     let (colour, word) = badge(&device.state);
-    let name = name(&device.facts);
-    let attachment = match &device.state {
-        DeviceState::Attached { attachment, .. } => attachment.as_ref(),
-        _ => None,
-    };
+    let name = title(device);
     html! {
         li #{ "device-" (device.facts.busid) } .card data-news={ (name) ": " (word) } {
             div.top {
-                h3 { bdi { (name) } }
+                h4 {
+                    bdi { (name) }
+                    @if device.alias.is_some() {
+                        " " span.product { bdi { (product(&device.facts)) } }
+                    }
+                }
                 span.state.(colour) { (word) }
             }
-            (explanation(&device.state, now_ms))
-            @if let Some(attachment) = attachment {
-                (ttys(attachment))
+            (outcome_line(outcome))
+            (explanation(device, now_ms))
+            (ttys(device))
+            dl.facts { (facts(device, now_ms)) }
+            (buttons(device))
+        }
+    }
+}
+
+/// A device that is left alone: one line, and why.
+pub(super) fn row(device: &DeviceView, outcome: Option<Outcome>) -> Markup {
+    let name = title(device);
+    let busid = &device.facts.busid;
+    let why = match &device.state {
+        DeviceState::Skipped { why } => shown(why),
+        _ => String::new(),
+    };
+    html! {
+        li #{ "device-" (busid) } data-news={ (name) ": Left alone" } {
+            span.what {
+                a href={ "/devices/" (busid) } { bdi { (name) } }
+                " " span.quiet { (ids(&device.facts)) ", port " (busid) }
             }
-            dl.facts { (facts(device, attachment)) }
+            span.why { (why) }
+            span.state.grey { "Left alone" }
+            (outcome_line(outcome))
+        }
+    }
+}
+
+/// What came of a click, where it was clicked.
+pub(super) fn outcome_line(outcome: Option<Outcome>) -> Markup {
+    html! {
+        @if let Some(outcome) = outcome {
+            p.outcome.good[outcome.is_good()].bad[!outcome.is_good()] role="status" {
+                (outcome.sentence())
+            }
         }
     }
 }
 
 /// Colour and word; either alone says how the device stands.
-fn badge(state: &DeviceState) -> (&'static str, &'static str) {
+pub(super) fn badge(state: &DeviceState) -> (&'static str, &'static str) {
     match state {
         DeviceState::Skipped { .. } => ("grey", "Left alone"),
         DeviceState::Bound { held: true } => ("yellow", "Held back"),
         DeviceState::Bound { held: false } => ("yellow", "Waiting for the VM"),
         DeviceState::Attaching => ("yellow", "Attaching"),
+        DeviceState::Cycling => ("yellow", "Switched off and on"),
+        DeviceState::Missing => ("red", "Did not come back"),
         DeviceState::Attached { silent: true, .. } => ("yellow", "VM not answering"),
         DeviceState::Attached { silent: false, .. } => ("green", "Attached"),
         DeviceState::Failed { .. } => ("red", "Failed"),
@@ -46,9 +82,9 @@ fn badge(state: &DeviceState) -> (&'static str, &'static str) {
 }
 
 /// What to make of it, where that is not plain.
-fn explanation(state: &DeviceState, now_ms: u64) -> Markup {
+pub(super) fn explanation(device: &DeviceView, now_ms: u64) -> Markup {
     html! {
-        @match state {
+        @match &device.state {
             DeviceState::Skipped { why } => { p.why { (shown(why)) } }
             DeviceState::Bound { held: true } => {
                 p.why { "Somebody detached it. It stays on the Pi until it is attached again." }
@@ -59,6 +95,13 @@ fn explanation(state: &DeviceState, now_ms: u64) -> Markup {
             DeviceState::Attached { silent: true, .. } => {
                 p.why { "Attached, but the VM does not answer now. It is kept for a while, so that a short interruption breaks nothing." }
             }
+            DeviceState::Cycling => {
+                p.why { "Its port is switched off and on; it comes back in a moment." }
+            }
+            DeviceState::Missing => {
+                p.why { "Its port was switched off and on, and it did not come back." }
+                p.remedy { "Pull its plug and plug it in again." }
+            }
             DeviceState::Failed { message, remedy, next_try_ms } => {
                 p.why { (shown(message)) }
                 @if let Some(remedy) = remedy {
@@ -67,6 +110,9 @@ fn explanation(state: &DeviceState, now_ms: u64) -> Markup {
                 (next_try(next_try_ms.saturating_sub(now_ms)))
             }
             DeviceState::Attaching | DeviceState::Attached { silent: false, .. } => {}
+        }
+        @if let Some(why) = &device.power_failure {
+            p.why { "Its port was not switched off and on: " (shown(why)) "." }
         }
     }
 }
@@ -81,12 +127,18 @@ fn next_try(in_ms: u64) -> Markup {
     }
 }
 
-/// What people came for: the names on the VM.
-fn ttys(attachment: &Attachment) -> Markup {
+/// What people came for: the names on the VM. The one that stays the same comes first.
+pub(super) fn ttys(device: &DeviceView) -> Markup {
+    let Some(attachment) = attachment(device) else {
+        return Markup::default();
+    };
     html! {
-        @for tty in &attachment.ttys {
+        @for (number, tty) in attachment.ttys.iter().enumerate() {
             p.tty {
-                code { (shown(&tty.node)) }
+                @if let Some(link) = device.links.get(number) {
+                    code { (shown(link)) }
+                }
+                code.second[device.links.len() > number] { (shown(&tty.node)) }
                 @if let Some(by_id) = &tty.by_id {
                     code.by-id { (shown(by_id)) }
                 }
@@ -98,9 +150,16 @@ fn ttys(attachment: &Attachment) -> Markup {
     }
 }
 
-fn facts(device: &DeviceView, attachment: Option<&Attachment>) -> Markup {
+pub(super) fn attachment(device: &DeviceView) -> Option<&Attachment> {
+    match &device.state {
+        DeviceState::Attached { attachment, .. } => attachment.as_ref(),
+        _ => None,
+    }
+}
+
+pub(super) fn facts(device: &DeviceView, now_ms: u64) -> Markup {
     let usb = &device.facts;
-    let driver = attachment.and_then(drivers);
+    let driver = attachment(device).and_then(drivers);
     html! {
         @if let Some(maker) = &usb.manufacturer {
             (fact("Manufacturer", &html! { bdi { (shown(maker)) } }))
@@ -108,16 +167,50 @@ fn facts(device: &DeviceView, attachment: Option<&Attachment>) -> Markup {
         @if let Some(serial) = &usb.serial {
             (fact("Serial number", &html! { bdi { (shown(serial)) } }))
         }
-        (fact("USB id", &html! { (format!("{:04x}:{:04x}", usb.vendor, usb.product)) }))
-        (fact("Port on the Pi", &html! { (usb.busid) }))
+        (fact("USB id", &html! { (ids(usb)) }))
+        (fact("Port on the Pi", &html! { (usb.busid) ", " (socket(&usb.busid)) }))
         @match (driver, &usb.verdict) {
             (Some(driver), _) => (fact("Driver on the VM", &html! { (shown(&driver)) })),
             (None, Verdict::Export(kind)) => (fact("Kind", &html! { (shown(kind)) })),
-            (None, Verdict::Skip(_)) => {},
+            (None, Verdict::Skip(_) | Verdict::Refuse(_)) => {},
+        }
+        @if attachment(device).is_some() {
+            (fact("Attached", &since(device.attached_at_ms, now_ms)))
         }
         @if let Some(ms) = device.plug_to_tty_ms {
             (fact("Plug to tty", &html! { (ms) " ms" }))
         }
+    }
+}
+
+/// How long ago; a Pi may not know the time of day. The script keeps it up to date, in the same words.
+fn since(at_ms: Option<u64>, now_ms: u64) -> Markup {
+    html! {
+        @match at_ms {
+            Some(at) => span data-at=(at) { (ago(now_ms.saturating_sub(at) / 1000)) },
+            None => "since before the start",
+        }
+    }
+}
+
+fn ago(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match () {
+        () if minutes == 0 => "just now".to_owned(),
+        () if hours == 0 => format!("for {minutes} min"),
+        () if days == 0 => format!("for {hours} h {} min", minutes % 60),
+        () => format!("for {days} d {} h", hours % 24),
+    }
+}
+
+/// The socket, so that a person finds it.
+fn socket(busid: &BusId) -> String {
+    let name = busid.as_str();
+    match (name.rsplit_once('.'), name.split_once('-')) {
+        (Some((hub, port)), _) => format!("port {port} of hub {hub}"),
+        (None, Some((bus, port))) => format!("port {port} of bus {bus}"),
+        // Every busid has a "-".
+        (None, None) => String::new(),
     }
 }
 
@@ -132,11 +225,96 @@ fn drivers(attachment: &Attachment) -> Option<String> {
     (!drivers.is_empty()).then(|| drivers.join(", "))
 }
 
+/// What can be done with it here. What would break an upload asks first.
+fn buttons(device: &DeviceView) -> Markup {
+    let busid = &device.facts.busid;
+    let attached = matches!(device.state, DeviceState::Attached { .. });
+    let absent = matches!(device.state, DeviceState::Cycling | DeviceState::Missing);
+    html! {
+        div.actions {
+            @if attached {
+                (asks_first(device, "detach", "Detach", "Detach now"))
+                (asks_first(device, "power-cycle", "Power-cycle", "Switch off and on now"))
+            } @else if !absent {
+                @if matches!(device.state, DeviceState::Bound { held: true } | DeviceState::Failed { .. }) {
+                    (button(device, "attach", "Attach"))
+                }
+                @if !matches!(device.state, DeviceState::Bound { held: true }) {
+                    (button(device, "detach", "Hold back"))
+                }
+                (button(device, "power-cycle", "Power-cycle"))
+            }
+            a #{ "more-" (busid) } href={ "/devices/" (busid) }
+                aria-label={ "More about " (title(device)) ": name and rules" } { "More" }
+        }
+    }
+}
+
+/// A button that belongs to the page's form; the script shows its outcome here.
+fn button(device: &DeviceView, act: &str, label: &str) -> Markup {
+    let (busid, devid) = (&device.facts.busid, device.facts.devid);
+    html! {
+        button #{ (act) "-" (busid) } .plain type="submit" form="act" name="devid" value=(devid)
+            formaction={ "/devices/" (busid) "/" (act) }
+            aria-label={ (label) " " (title(device)) } { (label) }
+    }
+}
+
+/// A button behind a question.
+fn asks_first(device: &DeviceView, act: &str, label: &str, now: &str) -> Markup {
+    let busid = &device.facts.busid;
+    html! {
+        details.ask #{ "ask-" (act) "-" (busid) } {
+            summary #{ "summary-" (act) "-" (busid) } { (label) }
+            p { "Whatever uses it on the VM is cut off, an upload fails." }
+            (button(device, act, now))
+        }
+    }
+}
+
+/// The name that a person gave it, or what it calls itself.
+pub(super) fn title(device: &DeviceView) -> String {
+    match &device.alias {
+        Some(alias) => alias.to_string(),
+        None => product(&device.facts),
+    }
+}
+
 /// What it calls itself; its ids where it has no name.
-fn name(usb: &UsbDevice) -> String {
+pub(super) fn product(usb: &UsbDevice) -> String {
     usb.product_name
         .as_deref()
         .map(shown)
         .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| format!("USB device {:04x}:{:04x}", usb.vendor, usb.product))
+        .unwrap_or_else(|| format!("USB device {}", ids(usb)))
+}
+
+fn ids(usb: &UsbDevice) -> String {
+    format!("{:04x}:{:04x}", usb.vendor, usb.product)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_told_as_people_would() {
+        for (seconds, text) in [
+            (0, "just now"),
+            (59, "just now"),
+            (60, "for 1 min"),
+            (3599, "for 59 min"),
+            (3600, "for 1 h 0 min"),
+            (90_061, "for 1 d 1 h"),
+        ] {
+            assert_eq!(ago(seconds), text);
+        }
+    }
+
+    #[test]
+    fn sockets_are_told_by_their_hub() {
+        let told = |busid: &str| socket(&busid.parse().unwrap());
+        assert_eq!(told("1-1.4"), "port 4 of hub 1-1");
+        assert_eq!(told("2-3"), "port 3 of bus 2");
+    }
 }

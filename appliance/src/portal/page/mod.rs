@@ -4,7 +4,9 @@
 //! - [`entry`]: claiming and signing in
 //! - [`account`]: password, browsers, tokens for programs
 //! - [`session`]: the pairing and the session with the VM
-//! - [`device`]: one plugged-in device
+//! - [`device`]: one plugged-in device, as it is listed
+//! - [`details`]: the page about one device
+//! - [`kept`]: the names and rules that people made
 //! - [`vm`]: the page about the VM
 //! - [`join`]: pairing from the VM in one line
 //! - [`downloads`]: the VM's packages
@@ -17,12 +19,14 @@
 
 pub(super) mod account;
 mod containers;
+pub(super) mod details;
 mod device;
 pub(super) mod downloads;
 pub(super) mod entry;
 pub(super) mod frame;
 pub(super) mod history;
 pub(super) mod join;
+mod kept;
 pub(super) mod log;
 mod session;
 pub(super) mod vm;
@@ -36,8 +40,11 @@ use actix_web::{
 };
 use maud::{Markup, html};
 
-use super::{Context, action::Outcome, guard::visitor::Visitor, text::shown};
-use crate::manager::{View, view::DeviceState};
+use super::{Context, action::Said, guard::visitor::Visitor, text::shown};
+use crate::manager::{
+    View,
+    view::{DeviceState, DeviceView},
+};
 
 /// `GET /`
 pub(super) async fn dashboard(
@@ -46,36 +53,42 @@ pub(super) async fn dashboard(
     context: web::Data<Context>,
 ) -> HttpResponse {
     let view = context.view.borrow().clone();
-    let outcome = Outcome::from_query(request.query_string());
+    let said = Said::from_query(request.query_string());
+    // Said at its device, or at the top where that is not there any more.
+    let at_top = said.as_ref().filter(|said| {
+        !view
+            .devices
+            .iter()
+            .any(|device| Some(&device.facts.busid) == said.busid.as_ref())
+    });
     let page = frame::frame(
         "Devices",
         &visitor,
         &html! {
             p #connection role="status" hidden {}
-            @if let Some(outcome) = outcome {
-                p.outcome.good[outcome.is_good()].bad[!outcome.is_good()] role="status" {
-                    (outcome.sentence())
-                }
-            }
+            (device::outcome_line(at_top.map(|said| said.outcome)))
             p #news .unseen aria-live="polite" {}
-            (live_part(&context, &view))
+            (live_part(&context, &view, said.as_ref()))
         },
     );
-    HttpResponse::Ok()
-        .content_type("text/html; charset=utf-8")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(page.into_string())
+    reply(StatusCode::OK, &page)
 }
 
-/// The part of the dashboard that the script keeps up to date.
-pub(super) fn live_part(context: &Context, view: &Arc<View>) -> Markup {
+/// The part of the dashboard that the script keeps up to date. It is the same for all readers, but
+/// for what came of a click.
+pub(super) fn live_part(context: &Context, view: &Arc<View>, said: Option<&Said>) -> Markup {
     let now = context.now_ms();
+    let outcome = |device: &DeviceView| {
+        said.filter(|said| said.busid.as_ref() == Some(&device.facts.busid))
+            .map(|said| said.outcome)
+    };
     let (skipped, offered): (Vec<_>, Vec<_>) = view
         .devices
         .iter()
         .partition(|device| matches!(device.state, DeviceState::Skipped { .. }));
+    let groups = by_hub(&offered);
     html! {
-        div #live data-events="/events" {
+        div #live data-events="/events" data-now=(now) {
             div #notices {
                 @for notice in (context.notices)() {
                     p.notice { (shown(&notice)) }
@@ -86,32 +99,67 @@ pub(super) fn live_part(context: &Context, view: &Arc<View>) -> Markup {
                 // The same in every picture, so that the button never changes under a finger.
                 div #devices-top .top {
                     h2 #devices-title { "Serial devices" }
-                    button type="submit" form="act" formaction="/attach-all"
+                    button #attach-all type="submit" form="act" formaction="/attach-all"
                         title="Also those that are held back" { "Attach all" }
                 }
-                ul #offered .devices {
-                    @for device in &offered {
-                        (device::item(device, now))
+                div #offered {
+                    @for (hub, devices) in &groups {
+                        div #{ "hub-" (hub) } {
+                            h3 #{ "hub-title-" (hub) } .hub hidden[groups.len() < 2] {
+                                bdi { (hub_name(view, hub)) }
+                            }
+                            ul #{ "on-" (hub) } .devices {
+                                @for device in devices {
+                                    (device::item(device, now, outcome(device)))
+                                }
+                            }
+                        }
                     }
-                    @if offered.is_empty() {
-                        li #none .empty {
+                    @if groups.is_empty() {
+                        p #none .empty {
                             "No serial device is plugged in. Plug a USB serial board or adapter \
                              into the Pi; it shows up here within a second."
                         }
                     }
                 }
             }
-            section #others aria-labelledby="others-title" {
-                @if !skipped.is_empty() {
-                    h2 #others-title { "Left alone" }
-                    ul #skipped .devices {
-                        @for device in &skipped {
-                            (device::item(device, now))
-                        }
+            details #others .more hidden[skipped.is_empty()] {
+                summary #others-title { "Left alone (" (skipped.len()) ")" }
+                ul #skipped .rows {
+                    @for device in &skipped {
+                        (device::row(device, outcome(device)))
                     }
                 }
             }
+            (kept::section(view))
         }
+    }
+}
+
+/// Devices by the hub that they are plugged into, in the order of the busids; a bus is named by its
+/// number.
+fn by_hub<'a>(devices: &[&'a DeviceView]) -> Vec<(String, Vec<&'a DeviceView>)> {
+    let mut groups: Vec<(String, Vec<&DeviceView>)> = Vec::new();
+    for device in devices {
+        let busid = device.facts.busid.as_str();
+        let hub = busid
+            .rsplit_once('.')
+            .or_else(|| busid.split_once('-'))
+            .map_or(busid, |(hub, _)| hub);
+        match groups.iter_mut().find(|(known, _)| known == hub) {
+            Some((_, group)) => group.push(device),
+            None => groups.push((hub.to_owned(), vec![device])),
+        }
+    }
+    groups
+}
+
+/// What a hub calls itself, and where it is.
+fn hub_name(view: &View, hub: &str) -> String {
+    match view.devices.iter().find(|d| d.facts.busid.as_str() == hub) {
+        Some(device) => format!("{} at {hub}", device::title(device)),
+        None if hub.contains('-') => format!("Hub {hub}"),
+        None => format!("USB bus {hub}"),
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Facts<'a> {
 #[must_use]
 pub fn verdict(facts: &Facts) -> Verdict {
     if let Some(reason) = refusal(facts) {
-        return Verdict::Skip(reason);
+        return Verdict::Refuse(reason);
     }
     let interfaces = of_configuration(facts.interfaces, facts.configuration);
     let id = (facts.vendor, facts.product);

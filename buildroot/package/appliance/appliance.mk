@@ -20,9 +20,21 @@ APPLIANCE_OVERRIDE_SRCDIR_RSYNC_EXCLUSIONS = \
 # Buildroot's environment would override the release profile of Cargo.toml
 # (no LTO, 16 codegen units, its own optimisation level). Forgetting these
 # leaves the profile as it is written there.
+#
+# SQLite is compiled for the target, and for the build machine too, where the
+# macros that check our queries run: each with its own compiler.
 APPLIANCE_CARGO_ENV = \
 	PKG_CONFIG_ALLOW_CROSS=1 \
+	HOST_CC="$(HOSTCC)" \
+	HOST_AR="$(HOSTAR)" \
+	HOST_CFLAGS="$(HOST_CFLAGS)" \
+	TARGET_CC="$(TARGET_CC)" \
+	TARGET_AR="$(TARGET_AR)" \
+	TARGET_CFLAGS="$(TARGET_CFLAGS)" \
 	env \
+	-u CC \
+	-u AR \
+	-u CFLAGS \
 	-u CARGO_PROFILE_RELEASE_CODEGEN_UNITS \
 	-u CARGO_PROFILE_RELEASE_DEBUG \
 	-u CARGO_PROFILE_RELEASE_LTO \

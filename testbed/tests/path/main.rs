@@ -7,11 +7,13 @@
 //! - [`replugs`]: re-enumeration and many busids
 //! - [`flashing`]: avrdude, the touch at 1200 baud
 //! - [`stock`]: the `usbip` tool from the VM
+//! - [`join`]: the portal's line, which installs and pairs
 
 mod alone;
 mod chips;
 mod container;
 mod flashing;
+mod join;
 mod replugs;
 mod rows;
 mod stock;
@@ -71,5 +73,6 @@ fn main() -> ExitCode {
             "after_the_vm_restarts_usb_boot_attach_alone_brings_all_back",
             rows::vm_restarts_without_session,
         ),
+        ("one_line_from_the_portal_pairs_a_fresh_vm", join::one_line),
     ])
 }

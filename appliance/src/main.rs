@@ -14,7 +14,7 @@ use appliance::{
     },
     usb::{Monitor, Stub, Sysfs, ports, power},
     usbipd::{self, Exports, Server},
-    vm::{Config, Link, Pairer},
+    vm::{Config, Link, Pairer, askpass},
     wiring::{Kernel, Pi},
 };
 use protocol::line::{PROTOCOL, PiHello};
@@ -29,6 +29,9 @@ const PORTAL: u16 = 8080;
 const EVENTS: usize = 256;
 
 fn main() -> anyhow::Result<()> {
+    if let Some(socket) = std::env::var_os(askpass::SOCKET) {
+        return askpass::answer(&socket).context("no password is offered");
+    }
     // As /etc/init.d/S15settings calls it, before the network is up.
     if let [_, word, file] = std::env::args().collect::<Vec<_>>().as_slice()
         && word == "configure"

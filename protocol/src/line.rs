@@ -336,6 +336,12 @@ pub struct VmStatus {
     pub ports_total: u32,
 }
 
+/// The [`Check::id`] of the finding that names the helper's version: `vm-helper VERSION`.
+pub const VERSION_CHECK: &str = "version";
+/// The [`Check::id`] of the finding that the Pi was reached on its USB/IP port and let nobody in, as
+/// it does before it is paired.
+pub const NOT_LET_IN_CHECK: &str = "pi_not_paired";
+
 /// One finding of `check`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
@@ -348,6 +354,9 @@ pub struct Check {
     /// The command or act that mends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// A line for a shell on the VM that mends it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// How a check came out.

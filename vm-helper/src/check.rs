@@ -2,12 +2,13 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use protocol::line::{Check, CheckState};
+use protocol::line::{Check, CheckState, NOT_LET_IN_CHECK, VERSION_CHECK};
 
 use crate::{
     attach::Vm,
     config::{PI_CONF, PiConf},
     device::SERIAL_DRIVERS,
+    failure::Error,
     forced::HANDLER,
     import::Secured,
     module,
@@ -28,6 +29,7 @@ fn finding(id: &str, state: CheckState, finding: impl Into<String>) -> Check {
         state,
         finding: finding.into(),
         remedy: None,
+        command: None,
     }
 }
 
@@ -49,10 +51,29 @@ fn failed(id: &str, text: impl Into<String>, remedy: impl Into<String>) -> Check
     }
 }
 
+/// A finding that a command mends, run as root.
+fn mended_by(check: Check, command: &str) -> Check {
+    Check {
+        command: Some(format!("sudo {command}")),
+        ..check
+    }
+}
+
+/// A finding that modules are missing.
+fn lacking(id: &str, text: impl Into<String>, root: &Root) -> Check {
+    let remedy = module::remedy(root);
+    let check = failed(id, text, remedy.sentence());
+    match &remedy.command {
+        Some(command) => mended_by(check, command),
+        None => check,
+    }
+}
+
 /// Every check, those first that others depend on.
 #[must_use]
 pub fn all(root: &Root) -> Vec<Check> {
-    let mut checks = vec![permission(root), vhci(root)];
+    let version = concat!("vm-helper ", env!("CARGO_PKG_VERSION"));
+    let mut checks = vec![ok(VERSION_CHECK, version), permission(root), vhci(root)];
     checks.extend(ports(root));
     checks.extend(pi(root));
     checks.extend([drivers(root), udev(root), brltty(root), modem_manager(root)]);
@@ -68,10 +89,15 @@ fn permission(root: &Root) -> Check {
             Ok(output) if output.success => {
                 ok(ID, format!("sudo lets this user run {HANDLER} as root"))
             }
-            _ => failed(
-                ID,
-                format!("sudo does not let this user run {HANDLER} as root"),
-                format!("check that {SUDO_RULE} is installed, then run: usermod -aG usbip $USER"),
+            _ => mended_by(
+                failed(
+                    ID,
+                    format!("sudo does not let this user run {HANDLER} as root"),
+                    format!(
+                        "check that {SUDO_RULE} is installed, then run: usermod -aG usbip $USER"
+                    ),
+                ),
+                "usermod -aG usbip $USER",
             ),
         };
     }
@@ -88,10 +114,13 @@ fn permission(root: &Root) -> Check {
         .find_map(|line| line.strip_prefix("usbip:")?.rsplit(':').next())
         .unwrap_or_default();
     if members.is_empty() {
-        warning(
-            ID,
-            "nobody is in the group usbip, so the sudo rule serves nobody",
-            "add the user that the Pi logs in as: usermod -aG usbip dev",
+        mended_by(
+            warning(
+                ID,
+                "nobody is in the group usbip, so the sudo rule serves nobody",
+                "add the user that the Pi logs in as: usermod -aG usbip dev",
+            ),
+            "usermod -aG usbip dev",
         )
     } else {
         ok(ID, format!("the sudo rule is in place for: {members}"))
@@ -109,17 +138,16 @@ fn vhci(root: &Root) -> Check {
     if Vhci::open(root).is_some() {
         ok(ID, "kernel module vhci_hcd is loaded")
     } else if is_available("vhci_hcd") {
-        warning(
-            ID,
-            "kernel module vhci_hcd is not loaded; the first attach will load it",
+        mended_by(
+            warning(
+                ID,
+                "kernel module vhci_hcd is not loaded; the first attach will load it",
+                "modprobe vhci_hcd",
+            ),
             "modprobe vhci_hcd",
         )
     } else {
-        failed(
-            ID,
-            "this kernel lacks the module vhci_hcd",
-            module::remedy(root),
-        )
+        lacking(ID, "this kernel lacks the module vhci_hcd", root)
     }
 }
 
@@ -160,7 +188,11 @@ fn pi(root: &Root) -> Vec<Check> {
             ),
         ),
         Err(error) => failed(
-            "pi",
+            if matches!(error, Error::Handshake { .. }) {
+                NOT_LET_IN_CHECK
+            } else {
+                "pi"
+            },
             error.sentence(),
             error.remedy().unwrap_or_else(|| "restart the Pi".into()),
         ),
@@ -182,11 +214,8 @@ fn drivers(root: &Root) -> Check {
     if missing.is_empty() {
         ok(ID, "the serial drivers are available")
     } else {
-        failed(
-            ID,
-            format!("this kernel lacks the drivers {}", missing.join(", ")),
-            module::remedy(root),
-        )
+        let text = format!("this kernel lacks the drivers {}", missing.join(", "));
+        lacking(ID, text, root)
     }
 }
 
@@ -194,9 +223,12 @@ fn udev(root: &Root) -> Check {
     if root.path("/run/udev/control").exists() {
         ok("udev", "udev runs")
     } else {
-        warning(
-            "udev",
-            "udev does not run: there will be ttys, but no links below /dev/serial",
+        mended_by(
+            warning(
+                "udev",
+                "udev does not run: there will be ttys, but no links below /dev/serial",
+                "systemctl start systemd-udevd",
+            ),
             "systemctl start systemd-udevd",
         )
     }
@@ -214,9 +246,12 @@ fn runs(root: &Root, program: &str) -> bool {
 
 fn brltty(root: &Root) -> Check {
     if runs(root, "brltty") {
-        warning(
-            "brltty",
-            "brltty runs: it takes CH340 and CP210x chips for Braille displays and grabs them",
+        mended_by(
+            warning(
+                "brltty",
+                "brltty runs: it takes CH340 and CP210x chips for Braille displays and grabs them",
+                "systemctl mask --now brltty.service brltty-udev.service",
+            ),
             "systemctl mask --now brltty.service brltty-udev.service",
         )
     } else {
@@ -234,10 +269,13 @@ fn modem_manager(root: &Root) -> Check {
             "ModemManager runs and is told to leave the Pi's devices alone",
         )
     } else {
-        warning(
-            ID,
-            "ModemManager runs and writes to every new tty to see whether it is a modem",
-            "systemctl disable --now ModemManager, or install the package usbip-vm-helper again",
+        mended_by(
+            warning(
+                ID,
+                "ModemManager runs and writes to every new tty to see whether it is a modem",
+                "systemctl disable --now ModemManager, or install the package usbip-vm-helper again",
+            ),
+            "systemctl disable --now ModemManager",
         )
     }
 }
@@ -257,6 +295,14 @@ mod tests {
         assert_eq!(state("pi_conf").state, CheckState::Failed);
         assert_eq!(state("brltty").state, CheckState::Warning);
         assert_eq!(state("modem_manager").state, CheckState::Ok);
+        assert_eq!(
+            state("brltty").command.as_deref(),
+            Some("sudo systemctl mask --now brltty.service brltty-udev.service")
+        );
+        assert_eq!(
+            state(VERSION_CHECK).finding,
+            concat!("vm-helper ", env!("CARGO_PKG_VERSION"))
+        );
         for check in checks.iter().filter(|check| check.state != CheckState::Ok) {
             assert!(check.remedy.is_some(), "{check:?}");
         }

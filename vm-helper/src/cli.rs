@@ -127,6 +127,10 @@ fn forced_command(original: &str, is_root: bool) -> u8 {
     }
     match forced::as_root(&order, true) {
         Ok(status) => exit_code(status.code()),
+        // That sudo refuses is one of its findings.
+        Err(_) if order == Order::Request(Request::Check) => {
+            obey(&Root::system(), &order, true, false)
+        }
         Err(error) => fail(true, &order, &error),
     }
 }

@@ -23,7 +23,7 @@ pub fn vhci(root: &Root) -> Result<Vhci, Error> {
         .unwrap_or_else(|| format!("modprobe succeeded, but {} is not there", vhci::DIR));
     Vhci::open(root).ok_or_else(|| Error::VhciMissing {
         said,
-        remedy: remedy(root),
+        remedy: remedy(root).sentence(),
     })
 }
 
@@ -45,15 +45,36 @@ fn load(modules: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The command that brings the missing modules on this distribution.
+/// What brings the missing modules on this distribution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remedy {
+    /// For root; none where nobody knows one.
+    pub command: Option<String>,
+    /// What else there is to it.
+    note: &'static str,
+}
+
+impl Remedy {
+    /// In one sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match (&self.command, self.note) {
+            (Some(command), "") => command.clone(),
+            (Some(command), note) => format!("{command} ({note})"),
+            (None, note) => note.to_owned(),
+        }
+    }
+}
+
+/// What brings the missing modules on this distribution.
 #[must_use]
-pub fn remedy(root: &Root) -> String {
+pub fn remedy(root: &Root) -> Remedy {
     let os = root.read("/etc/os-release").unwrap_or_default();
     let release = root.read("/proc/sys/kernel/osrelease").unwrap_or_default();
     remedy_for(&os, &release)
 }
 
-fn remedy_for(os_release: &str, kernel: &str) -> String {
+fn remedy_for(os_release: &str, kernel: &str) -> Remedy {
     let value = |key: &str| {
         os_release
             .lines()
@@ -68,27 +89,45 @@ fn remedy_for(os_release: &str, kernel: &str) -> String {
             .split_ascii_whitespace()
             .any(|id| names.contains(&id))
     };
-    if is(&["ubuntu"]) {
-        format!("apt install linux-modules-extra-{kernel}")
-    } else if is(&["debian"]) {
+    let (command, note) = if is(&["ubuntu"]) {
+        (format!("apt install linux-modules-extra-{kernel}"), "")
+    } else if is(&["debian"]) && kernel.contains("cloud") {
         let machine = kernel.rsplit('-').next().unwrap_or("amd64");
-        if kernel.contains("cloud") {
-            format!("apt install linux-image-{machine} && reboot (the cloud kernel has no USB)")
-        } else {
-            format!(
-                "apt install --reinstall linux-image-{kernel}, then reboot if the kernel was upgraded"
-            )
-        }
+        (
+            format!("apt install linux-image-{machine}"),
+            "then reboot: the cloud kernel has no USB",
+        )
+    } else if is(&["debian"]) {
+        (
+            format!("apt install --reinstall linux-image-{kernel}"),
+            "then reboot if the kernel was upgraded",
+        )
     } else if is(&["fedora", "rhel", "centos"]) {
-        format!("dnf install kernel-modules-extra-{kernel}")
+        (format!("dnf install kernel-modules-extra-{kernel}"), "")
     } else if is(&["arch"]) {
-        "reboot, when the kernel was upgraded since the last boot; else: pacman -S linux".into()
+        (
+            "pacman -S linux".to_owned(),
+            "or reboot, when the kernel was upgraded since the last boot",
+        )
     } else if is(&["alpine"]) {
-        "apk add linux-lts and boot it (the virt kernel has no USB/IP)".into()
+        (
+            "apk add linux-lts".to_owned(),
+            "and boot it: the virt kernel has no USB/IP",
+        )
     } else if is(&["suse", "opensuse"]) {
-        "zypper install kernel-default (kernel-default-base has no USB/IP)".into()
+        (
+            "zypper install kernel-default".to_owned(),
+            "kernel-default-base has no USB/IP",
+        )
     } else {
-        "install a kernel with CONFIG_USBIP_VHCI_HCD as a module".into()
+        return Remedy {
+            command: None,
+            note: "install a kernel with CONFIG_USBIP_VHCI_HCD as a module",
+        };
+    };
+    Remedy {
+        command: Some(command),
+        note,
     }
 }
 
@@ -100,17 +139,21 @@ mod tests {
     fn each_distribution_has_its_own_remedy() {
         let ubuntu = "NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=debian\n";
         assert_eq!(
-            remedy_for(ubuntu, "6.8.0-40-generic"),
+            remedy_for(ubuntu, "6.8.0-40-generic").sentence(),
             "apt install linux-modules-extra-6.8.0-40-generic"
         );
         assert!(
             remedy_for("ID=debian", "6.12.9+deb13-cloud-amd64")
+                .sentence()
                 .starts_with("apt install linux-image-amd64 ")
         );
         assert!(
             remedy_for("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"", "5.14.0")
+                .sentence()
                 .starts_with("dnf install")
         );
-        assert!(remedy_for("ID=plan9", "4").contains("CONFIG_USBIP_VHCI_HCD"));
+        let unknown = remedy_for("ID=plan9", "4");
+        assert!(unknown.sentence().contains("CONFIG_USBIP_VHCI_HCD"));
+        assert_eq!(unknown.command, None);
     }
 }

@@ -11,7 +11,7 @@ use actix_web::{
     http::header,
     web::{self, Bytes},
 };
-use futures_util::stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep_until, timeout},
@@ -24,7 +24,7 @@ use crate::{access::Digest, manager::View};
 pub const MOST_READERS: usize = 256;
 
 /// Shortest time between two events to one reader. Whatever happens meanwhile is in the next one.
-const SHORTEST: Duration = Duration::from_millis(100);
+pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Longest time between two events. The script takes a longer silence for a lost connection, so
 /// these are events that it sees, where a comment would only keep the connection open.
@@ -105,13 +105,18 @@ pub(super) async fn events(live: web::Data<Live>, visitor: Visitor) -> HttpRespo
         next: None,
         _place: place,
     };
+    stream_of(stream::unfold(reader, |mut reader| async {
+        let event = reader.next().await?;
+        Some((event, reader))
+    }))
+}
+
+/// An answer of events.
+pub(super) fn stream_of(events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .streaming(stream::unfold(reader, |mut reader| async {
-            let event = reader.next().await?;
-            Some((Ok::<_, Infallible>(event), reader))
-        }))
+        .streaming(events.map(Ok::<_, Infallible>))
 }
 
 /// The answer when all places are taken.

@@ -14,6 +14,9 @@
 //! | `POST /names/forget`, `POST /rules/forget` | also for what is not plugged in |
 //! | `POST /attach-all` | attach every device; leads back to the dashboard with the outcome |
 //! | `GET /vm` | who is paired; pairing, `?host=HOST&user=USER` fills the form |
+//! | `GET /vm/events` | server-sent events: the page's live part, then again after each change |
+//! | `POST /vm/test` | test the way to a VM |
+//! | `POST /vm/key` | bring the Pi's key to a VM, with a password |
 //! | `POST /vm/pair` | pair |
 //! | `GET, POST /vm/disconnect` | end the pairing, after a question |
 //! | `GET, POST /vm/join` | pairing from the VM in one line: the line, and making one |
@@ -46,6 +49,7 @@
 //! - [`action`]: how what a person asked for came out
 //! - [`mod@device`]: what a person asks for about one device
 //! - [`pairing`]: what a person does about the pairing
+//! - [`pairing_live`]: the events of that page
 //! - [`history`]: what happened, for people and programs
 //! - [`machine`]: what programs ask for; [`api`]: what they may do; [`metrics`]: figures
 //! - [`join`]: pairing from the VM in one line
@@ -74,6 +78,7 @@ mod metrics;
 pub mod packages;
 mod page;
 mod pairing;
+mod pairing_live;
 mod routes;
 mod server;
 mod text;

@@ -52,6 +52,9 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(form_at("/names/forget").route(web::post().to(device::forget_name)))
         .service(form_at("/rules/forget").route(web::post().to(device::forget_rule)))
         .service(page_at("/vm").route(reading().to(pairing::show)))
+        .service(page_at("/vm/events").route(web::get().to(pairing::events)))
+        .service(form_at("/vm/test").route(web::post().to(pairing::test)))
+        .service(form_at("/vm/key").route(web::post().to(pairing::bring_key)))
         .service(form_at("/vm/pair").route(web::post().to(pairing::pair)))
         .service(
             page_at("/vm/disconnect")

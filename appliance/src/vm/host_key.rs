@@ -16,10 +16,13 @@ use crate::system::durable;
 pub const ALIAS: &str = "usbip-vm";
 /// The file's name in the SSH directory.
 pub const FILE_NAME: &str = "known_hosts";
-/// How long ssh-keyscan waits for each answer, in seconds.
-const SCAN_WAIT: u64 = 5;
-/// How long a scan may take in all; slow guests under emulation need several seconds.
-const SCAN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long ssh-keyscan waits for each answer, in seconds; slow guests under emulation need several.
+const SCAN_WAIT: u64 = 15;
+/// How long a scan may take in all.
+const SCAN_DEADLINE: Duration = Duration::from_secs(35);
+/// The kinds of keys that are asked for, one after the other until there is an answer. Each costs a
+/// connection that does not log in, for which OpenSSH since 9.8 shuts out whoever has too many.
+const KINDS: [&str; 2] = ["ed25519", "ecdsa,rsa"];
 /// More keys than any server has.
 const MAX_KEYS: usize = 16;
 
@@ -126,20 +129,34 @@ impl Pins {
 /// Asks a host for its keys, without trusting them. The host must have passed
 /// [`check_host`](super::conf::check_host).
 pub async fn scan(host: &str, port: u16) -> Result<Vec<PublicKey>, HostKeyError> {
-    let mut command = Command::new("ssh-keyscan");
-    command
-        .args(["-T", &SCAN_WAIT.to_string(), "-p", &port.to_string()])
-        .args(["-t", "ed25519,ecdsa,rsa", "--", host])
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
     let not_shown = |said: &str| HostKeyError::NotShown {
         host: host.to_owned(),
         said: said.to_owned(),
     };
-    let output = tokio::time::timeout(SCAN_DEADLINE, command.output())
+    let scan = async {
+        let mut failure = not_shown("no answer");
+        for kind in KINDS {
+            match ask(host, port, kind).await {
+                Err(error @ HostKeyError::NotShown { .. }) => failure = error,
+                other => return other,
+            }
+        }
+        Err(failure)
+    };
+    let deadline = SCAN_DEADLINE.as_secs();
+    tokio::time::timeout(SCAN_DEADLINE, scan)
         .await
-        .map_err(|_| not_shown(&format!("no answer within {} s", SCAN_DEADLINE.as_secs())))?
-        .map_err(HostKeyError::Run)?;
+        .unwrap_or_else(|_| Err(not_shown(&format!("no answer within {deadline} s"))))
+}
+
+async fn ask(host: &str, port: u16, kinds: &str) -> Result<Vec<PublicKey>, HostKeyError> {
+    let mut command = Command::new("ssh-keyscan");
+    command
+        .args(["-T", &SCAN_WAIT.to_string(), "-p", &port.to_string()])
+        .args(["-t", kinds, "--", host])
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    let output = command.output().await.map_err(HostKeyError::Run)?;
     let text = String::from_utf8_lossy(&output.stdout);
     // HOST TYPE BASE64
     let shown = text
@@ -150,7 +167,9 @@ pub async fn scan(host: &str, port: u16) -> Result<Vec<PublicKey>, HostKeyError>
     if keys.is_empty() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said: Vec<_> = said.lines().filter(|line| !line.starts_with('#')).collect();
-        return Err(not_shown(said.last().unwrap_or(&"no answer")));
+        let said = (*said.last().unwrap_or(&"no answer")).to_owned();
+        let host = host.to_owned();
+        return Err(HostKeyError::NotShown { host, said });
     }
     Ok(keys)
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::process::Command;
+use tokio::{process::Command, sync::Mutex};
 
 use super::public_key::{PublicKey, PublicKeyError};
 use crate::system::durable;
@@ -18,6 +18,8 @@ pub const FILE_NAME: &str = "id_ed25519";
 const COMMENT: &str = "usbip-pi";
 /// What the key may do on the VM; the seeds' handler, and nothing else.
 const LIMITS: &str = r#"restrict,command="/usr/bin/usb-event-handler""#;
+/// One at a time in this process: two that find no key would make it in each other's way.
+static MAKING: Mutex<()> = Mutex::const_new(());
 /// How long ssh-keygen may take. It needs milliseconds, but waits for the kernel's random number
 /// generator on a first boot.
 const KEYGEN_DEADLINE: Duration = Duration::from_mins(1);
@@ -73,6 +75,7 @@ impl Key {
     /// Makes the key if there is none, mends permissions and a lost public half, and reads it. A key
     /// that is there is never replaced, readable or not: the VM knows it.
     pub async fn ensure(dir: &Path) -> Result<Self, KeyError> {
+        let _making = MAKING.lock().await;
         let path = dir.join(FILE_NAME);
         let public_path = path.with_extension("pub");
         let there = blocking({
@@ -106,6 +109,16 @@ impl Key {
     #[must_use]
     pub fn authorized_keys_line(&self) -> String {
         format!("{LIMITS} {}", self.public_key())
+    }
+
+    /// The command that adds the line, for a shell on the VM. The line has double quotes, and no
+    /// single ones.
+    #[must_use]
+    pub fn install_command(&self) -> String {
+        format!(
+            "mkdir -p -m 700 ~/.ssh && echo '{}' >> ~/.ssh/authorized_keys && chmod 600 ~/.ssh/authorized_keys",
+            self.authorized_keys_line()
+        )
     }
 
     /// The fingerprint as ssh-keygen shows it, `SHA256:` and base64.
@@ -257,6 +270,13 @@ mod tests {
         assert_eq!(again.public_key(), key.public_key());
         assert_eq!(fs::read(&key.path).unwrap(), private);
         assert_eq!((mode(&ssh), mode(&key.path)), (0o700, 0o600));
+    }
+
+    #[tokio::test]
+    async fn those_who_come_together_get_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = tokio::join!(Key::ensure(dir.path()), Key::ensure(dir.path()));
+        assert_eq!(one.unwrap().public_key(), other.unwrap().public_key());
     }
 
     #[tokio::test]

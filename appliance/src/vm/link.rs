@@ -55,6 +55,9 @@ pub struct Config {
     pub control_dir: PathBuf,
     /// TCP port of the VM's SSH server.
     pub port: u16,
+    /// The program that ssh runs to ask for a password: the appliance itself, see
+    /// [`askpass`](super::askpass).
+    pub askpass: PathBuf,
     /// Our greeting.
     pub hello: PiHello,
 }
@@ -68,6 +71,8 @@ impl Config {
             ssh_dir: "/data/ssh".into(),
             control_dir: "/run/usbip-ssh".into(),
             port: 22,
+            // Where that cannot be found out, asking for a password fails and says so.
+            askpass: std::env::current_exe().unwrap_or_default(),
             hello,
         }
     }

@@ -6,7 +6,6 @@
 use std::{
     fs, io,
     num::NonZeroUsize,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -109,10 +108,7 @@ impl Masters {
 
     /// Options that the crate has no word for. With a file of its own, ssh reads no other one.
     fn write_config(&self, to: &Destination<'_>) -> io::Result<PathBuf> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)?;
+        durable::private_directory(&self.dir)?;
         let path = self.dir.join("config");
         let known_hosts = to.known_hosts.display();
         let alias = host_key::ALIAS;

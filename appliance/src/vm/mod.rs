@@ -7,12 +7,18 @@
 //! - [`public_key`]: a public key and its fingerprint
 //! - [`host_key`]: the VM's pinned host keys
 //! - [`pairing`]: makes and ends the pairing
+//! - [`diagnosis`]: looks at every step of the way to a VM
+//! - [`bring`]: brings the Pi's key to a VM with a password
+//! - [`askpass`]: tells ssh a password, once
 //!
 //! Inside: `session` opens one session, `master` holds the ssh process, `conversation` talks on it,
-//! `failure` tells apart why there is none.
+//! `failure` tells apart why there is none. `visit` is a short session for one command.
 
+pub mod askpass;
+pub mod bring;
 pub mod conf;
 mod conversation;
+pub mod diagnosis;
 pub mod event;
 mod failure;
 pub mod host_key;
@@ -23,6 +29,7 @@ mod master;
 pub mod pairing;
 pub mod public_key;
 mod session;
+mod visit;
 
 pub use event::{Event, Failure, FailureKind, Pairing};
 pub use link::{Config, Link, LinkHandle};

@@ -5,7 +5,11 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{runtime, sync::Mutex, task::spawn_blocking, time::timeout};
 
 use super::{
-    Config, Pairing, PublicKey, conf,
+    Config, Pairing, PublicKey,
+    askpass::Password,
+    bring::{self, BringError},
+    conf,
+    diagnosis::Diagnoses,
     host_key::{self, HostKeyError, Pins},
     key::{Key, KeyError},
 };
@@ -73,6 +77,8 @@ pub struct Pairer {
     kick: Arc<dyn Fn() + Send + Sync>,
     runtime: runtime::Handle,
     turn: Arc<Mutex<()>>,
+    /// Tests the way to a VM.
+    pub diagnoses: Diagnoses,
 }
 
 impl Pairer {
@@ -85,6 +91,7 @@ impl Pairer {
     pub fn new(config: Config, kick: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self {
             pins: Pins::new(&config.ssh_dir),
+            diagnoses: Diagnoses::new(config.clone()),
             config,
             kick,
             runtime: runtime::Handle::current(),
@@ -178,6 +185,20 @@ impl Pairer {
         tracing::info!(host = pairing.host, user = pairing.user, "paired");
         (self.kick)();
         Ok(())
+    }
+
+    /// Brings the Pi's key to a VM whose host key was confirmed, with the user's password. Whether it
+    /// was not there before.
+    pub async fn bring_key(
+        &self,
+        pairing: Pairing,
+        confirmed: Vec<String>,
+        password: Password,
+    ) -> Result<bool, BringError> {
+        let this = self.clone();
+        let work =
+            async move { Ok(bring::bring(&this.config, pairing, &confirmed, password).await) };
+        self.in_turn(work).await?
     }
 
     /// Carries out one order after the other, whoever still waits for them.

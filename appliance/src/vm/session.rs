@@ -269,7 +269,7 @@ async fn collect(mut stderr: ChildStderr) -> String {
 }
 
 /// An address as ssh takes it, with the interface of a link-local one.
-fn address_text(address: &SocketAddr) -> String {
+pub(super) fn address_text(address: &SocketAddr) -> String {
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
         other => other.ip().to_string(),

@@ -7,7 +7,12 @@ use appliance::{
     vm::{Pairing, conf, host_key::Pins, key::Key},
 };
 
-use super::{rig::Rig, sample};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{
+    rig::{CEILING, Rig},
+    sample,
+};
 
 fn record(rig: &Rig) -> Option<Pairing> {
     conf::read(&rig.dir.path().join("vm.conf")).unwrap()
@@ -124,17 +129,85 @@ async fn a_damaged_record_can_be_removed() {
 }
 
 #[tokio::test]
+async fn a_test_runs_and_is_shown_without_a_script() {
+    let rig = Rig::new(sample::empty()).await;
+    let begun = rig.post_encoded("/vm/test", "host=127.0.0.1&user=me").await;
+    assert_eq!(begun.status, 303);
+    let address = "/vm?host=127.0.0.1&user=me#report";
+    assert_eq!(begun.header("location"), Some(address));
+    let shown = async {
+        loop {
+            let page = rig.get("/vm?host=127.0.0.1&user=me").await.body;
+            if page.contains("refuses connections") {
+                return page;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let page = tokio::time::timeout(CEILING, shown).await.unwrap();
+    for text in [
+        "Test of me@127.0.0.1",
+        "127.0.0.1 is an address",
+        "sudo apt install openssh-server",
+    ] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    // Live, too.
+    let mut stream = rig.connect().await;
+    let cookie = &rig.session().await.cookie;
+    let request = format!(
+        "GET /vm/events?host=127.0.0.1&user=me HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    let read = async {
+        let mut chunk = vec![0; 4096];
+        while !text.contains("refuses connections") {
+            let n = stream.read(&mut chunk).await.unwrap();
+            text.push_str(&String::from_utf8_lossy(&chunk[..n]));
+        }
+    };
+    tokio::time::timeout(CEILING, read).await.unwrap();
+    assert!(text.contains("event: picture"), "{text}");
+
+    let wrong = rig
+        .post_encoded("/vm/test", "host=-oProxyCommand%3Dx&user=me")
+        .await;
+    assert_eq!(wrong.status, 422);
+    assert!(
+        wrong.body.contains("value=\"-oProxyCommand=x\""),
+        "{}",
+        wrong.body
+    );
+}
+
+#[tokio::test]
+async fn a_password_is_not_repeated() {
+    let rig = Rig::new(sample::empty()).await;
+    let fields = "host=127.0.0.1&user=me&password=hush%21hush&confirmed=SHA256%3Ax";
+    let page = rig.post_encoded("/vm/key", fields).await;
+    assert_eq!(page.status, 502);
+    assert!(page.body.contains("refuses connections"), "{}", page.body);
+    assert!(!page.body.contains("hush!hush"), "{}", page.body);
+    let none = rig.post_encoded("/vm/key", "host=127.0.0.1&user=me").await;
+    assert_eq!(none.status, 422);
+}
+
+#[tokio::test]
 async fn pairing_from_elsewhere_is_refused() {
     let mut rig = Rig::new(sample::connected()).await;
     pair(&rig, "build-vm.local");
-    for path in ["/vm/pair", "/vm/disconnect"] {
+    for path in ["/vm/test", "/vm/key", "/vm/pair", "/vm/disconnect"] {
         for origin in ["origin: http://evil.example", "accept: */*"] {
             let line = format!("POST {path}");
             let answer = rig.request(&line, &["host: localhost", origin], "").await;
             assert_eq!(answer.status, 403, "{path} {origin}");
         }
     }
-    assert_eq!(rig.get("/vm/pair").await.status, 405);
+    for path in ["/vm/test", "/vm/key", "/vm/pair"] {
+        assert_eq!(rig.get(path).await.status, 405, "{path}");
+    }
+    assert_eq!(rig.post("/vm").await.status, 405);
     let large = format!("host={}", "x".repeat(100_000));
     assert_eq!(rig.post_encoded("/vm/pair", &large).await.status, 413);
     assert_eq!(

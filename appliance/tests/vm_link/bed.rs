@@ -46,6 +46,8 @@ touch DIR/helper.ended
 pub struct Bed {
     dir: TempDir,
     pub port: u16,
+    /// Whether the server lets users in with their passwords.
+    pub passwords: bool,
     server: Option<Child>,
     pub pins: Pins,
     pub key: Key,
@@ -67,6 +69,7 @@ impl Bed {
             pins: Pins::new(&ssh_dir),
             dir,
             port,
+            passwords: false,
             server: None,
             key,
         };
@@ -127,8 +130,9 @@ impl Bed {
         let text = format!(
             "Port {}\nListenAddress 127.0.0.1\nListenAddress 127.0.0.2\nHostKey {dir}/host_key\n\
              AuthorizedKeysFile {dir}/authorized_keys\nStrictModes no\nUsePAM no\nPidFile none\n\
-             PermitRootLogin yes\nPasswordAuthentication no\n",
-            self.port
+             PermitRootLogin yes\nPasswordAuthentication {}\n",
+            self.port,
+            if self.passwords { "yes" } else { "no" }
         );
         fs::write(self.path("sshd_config"), text).unwrap();
         let server = Command::new("/usr/sbin/sshd")

@@ -7,7 +7,9 @@
 )]
 
 mod bed;
+mod diagnosis;
 mod pairing;
+mod password;
 
 use std::{
     fs,

@@ -129,7 +129,7 @@ pub(in super::super) async fn check(
 
 /// A stranger's page leads to where one signs in.
 fn stranger(request: &ServiceRequest, door: &Door) -> HttpResponse {
-    if !reads(request.method()) || matches!(request.path(), "/events" | "/log/events") {
+    if !reads(request.method()) || request.path().ends_with("/events") {
         return page::entry::signed_out();
     }
     match door {

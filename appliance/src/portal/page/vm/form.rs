@@ -12,19 +12,21 @@ use super::{
 };
 use crate::vm::{
     PublicKey,
+    diagnosis::SHOW_FINGERPRINTS,
     key::{Key, KeyError},
 };
 
 /// The form for pairing.
-pub(super) fn section(visitor: &Visitor, target: &Target, paired: bool) -> Markup {
+pub(super) fn section(visitor: &Visitor, target: &Target) -> Markup {
     html! {
         section #pair aria-labelledby="pair-title" {
-            h2 #pair-title { @if paired { "Test or change the pairing" } @else { "Pair with a VM" } }
-            form #vm-form .fields method="post" action="/vm/pair" {
+            h2 #pair-title { "Pairing by name or address" }
+            form #vm-form .fields method="post" action="/vm/test" {
                 (form_token(visitor))
                 (fields(target))
                 div.buttons {
-                    button type="submit" { "Set up pairing" }
+                    button type="submit" { "Test connection" }
+                    button type="submit" formaction="/vm/pair" { "Set up pairing" }
                 }
             }
         }
@@ -56,10 +58,7 @@ pub(super) fn again(
 ) -> Markup {
     html! {
         form method="post" action="/vm/pair" {
-            (form_token(visitor))
-            input type="hidden" name="host" value=(target.host);
-            input type="hidden" name="user" value=(target.user);
-            input type="hidden" name="confirmed" value=(confirmed.join(" "));
+            (hidden(visitor, target, confirmed))
             @if let Some(replaces) = replaces {
                 input type="hidden" name="replaces" value=(replaces);
             }
@@ -68,6 +67,16 @@ pub(super) fn again(
                 a href="/vm" { "Leave it" }
             }
         }
+    }
+}
+
+/// Whom a form is about, and the host keys that are let pass by sending it.
+pub(super) fn hidden(visitor: &Visitor, target: &Target, confirmed: &[String]) -> Markup {
+    html! {
+        (form_token(visitor))
+        input type="hidden" name="host" value=(target.host);
+        input type="hidden" name="user" value=(target.user);
+        input type="hidden" name="confirmed" value=(confirmed.join(" "));
     }
 }
 
@@ -80,7 +89,7 @@ pub(super) fn keys(keys: &[PublicKey]) -> Markup {
             }
         }
         p { "On the VM, this shows its own:" }
-        (command("for k in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf $k; done"))
+        (command(SHOW_FINGERPRINTS))
     }
 }
 
@@ -95,7 +104,7 @@ pub(super) fn key(user: &str, key: &Result<Key, KeyError>) -> Markup {
                         "The Pi logs in with a key of its own that may attach and detach devices and nothing else. \
                          To let it in, run this on the VM as " b { (shown(user)) } ":"
                     }
-                    (command(&install(key)))
+                    (command(&key.install_command()))
                     p.quiet { "The key’s fingerprint is " code { (key.fingerprint()) } "." }
                 }
                 Err(error) => {
@@ -104,12 +113,4 @@ pub(super) fn key(user: &str, key: &Result<Key, KeyError>) -> Markup {
             }
         }
     }
-}
-
-/// What lets the Pi's key in, for a shell on the VM. The line has double quotes and no single ones.
-fn install(key: &Key) -> String {
-    format!(
-        "mkdir -p -m 700 ~/.ssh && echo '{}' >> ~/.ssh/authorized_keys && chmod 600 ~/.ssh/authorized_keys",
-        key.authorized_keys_line()
-    )
 }

@@ -1,6 +1,7 @@
 //! The page about the VM: who is paired, and how to pair.
 //!
 //! - [`form`]: host and user, and what can be done with them
+//! - [`report`]: what a test found
 //! - [`refusal`]: why a pairing was not made, and the way on
 //! - [`parting`]: the step before a pairing ends, and what remains
 //!
@@ -10,6 +11,7 @@
 mod form;
 mod parting;
 mod refusal;
+mod report;
 
 use actix_web::{HttpResponse, http::StatusCode};
 use maud::{Markup, html};
@@ -18,10 +20,13 @@ use super::{
     super::{Context, guard::visitor::Visitor},
     frame, join, reply, session,
 };
-use crate::{manager::View, vm::Pairing};
+use crate::{
+    manager::View,
+    vm::{Pairing, conf},
+};
 
 pub(in super::super) use parting::{parting, remains};
-pub(in super::super) use refusal::refusal;
+pub(in super::super) use refusal::{not_brought, refusal};
 
 /// What a request left behind: shown on top, once.
 pub(in super::super) struct Note {
@@ -50,9 +55,32 @@ impl Target {
             },
             None => Self {
                 host: String::new(),
-                user: crate::vm::conf::DEFAULT_USER.to_owned(),
+                user: conf::DEFAULT_USER.to_owned(),
             },
         }
+    }
+
+    /// As the rest of the appliance knows it.
+    pub(in super::super) fn pairing(&self) -> Pairing {
+        Pairing {
+            host: self.host.clone(),
+            user: self.user.clone(),
+        }
+    }
+
+    /// The page with this in its form.
+    pub(in super::super) fn address(&self) -> String {
+        format!("/vm{}", self.query())
+    }
+
+    /// Empty for what can be no VM anyway.
+    fn query(&self) -> String {
+        if conf::check(&self.pairing()).is_err() {
+            return String::new();
+        }
+        // The one character of an address that means something else here: it sets off a zone.
+        let host = self.host.replace('%', "%25");
+        format!("?host={host}&user={}", self.user)
     }
 }
 
@@ -64,23 +92,17 @@ pub(in super::super) async fn page(
     target: &Target,
     note: Option<Note>,
 ) -> HttpResponse {
-    let view = context.view.borrow().clone();
     let key = context.pairer.key().await;
+    let paired = context.view.borrow().pairing.is_some();
     let body = html! {
         p #connection role="status" hidden {}
         @if let Some(note) = note {
             div.outcome.good[note.good].bad[!note.good] role="status" { (note.text) }
         }
-        div #live {
-            (session::section(&view))
-        }
-        section #one-line aria-labelledby="one-line-title" {
-            h2 #one-line-title { "From the VM, in one line" }
-            (join::invitation())
-        }
-        (form::section(visitor, target, view.pairing.is_some()))
+        p #news .unseen aria-live="polite" {}
+        (live_part(context, visitor, target))
         (form::key(&target.user, &key))
-        @if view.pairing.is_some() {
+        @if paired {
             section #part aria-labelledby="part-title" {
                 h2 #part-title { "Disconnect" }
                 p { "Ends the pairing. You are told first what becomes of the attached devices." }
@@ -89,4 +111,25 @@ pub(in super::super) async fn page(
         }
     };
     reply(status, &frame::frame("VM", visitor, &body))
+}
+
+/// The part that the script keeps up to date.
+pub(in super::super) fn live_part(context: &Context, visitor: &Visitor, target: &Target) -> Markup {
+    let view = context.view.borrow().clone();
+    let pairing = target.pairing();
+    let report = context.pairer.diagnoses.latest(&pairing);
+    let paired = view.pairing.as_ref() == Some(&pairing);
+    html! {
+        div #live data-events={ "/vm/events" (target.query()) } {
+            (session::section(&view))
+            section #one-line aria-labelledby="one-line-title" {
+                h2 #one-line-title { "From the VM, in one line" }
+                (join::invitation())
+            }
+            (form::section(visitor, target))
+            @if let Some(report) = report {
+                (report::section(visitor, target, &report, paired))
+            }
+        }
+    }
 }

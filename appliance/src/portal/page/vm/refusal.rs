@@ -10,7 +10,7 @@ use super::{
     },
     Target, form,
 };
-use crate::vm::{Pairing, PublicKey, pairing::PairError};
+use crate::vm::{Pairing, PublicKey, bring::BringError, pairing::PairError};
 
 /// The status of the answer, and what to say.
 pub(in super::super::super) fn refusal(
@@ -71,6 +71,37 @@ pub(in super::super::super) fn refusal(
         ),
         PairError::Task(_) => (
             StatusCode::INTERNAL_SERVER_ERROR,
+            html! { p { (shown(&chain(error))) } },
+        ),
+    }
+}
+
+/// The same for a key that was not brought to the VM.
+pub(in super::super::super) fn not_brought(
+    visitor: &Visitor,
+    target: &Target,
+    confirmed: &[String],
+    error: &BringError,
+) -> (StatusCode, Markup) {
+    match error {
+        BringError::Pair(PairError::Unconfirmed { shown } | PairError::Changed { shown, .. }) => (
+            StatusCode::CONFLICT,
+            html! {
+                p { b { "The password was not sent." } " The VM does not show a host key that somebody confirmed. \
+                    Test the connection, compare the key, and then type the password." }
+                (form::keys(shown))
+            },
+        ),
+        BringError::Pair(error) => refusal(visitor, target, confirmed, error),
+        BringError::Login(failure) => (
+            StatusCode::BAD_GATEWAY,
+            html! {
+                p { (shown(&failure.message)) "." }
+                @if let Some(remedy) = &failure.remedy { p { (shown(remedy)) } }
+            },
+        ),
+        BringError::Key(_) | BringError::Pass(_) | BringError::Write(_) => (
+            StatusCode::BAD_GATEWAY,
             html! { p { (shown(&chain(error))) } },
         ),
     }

@@ -14,8 +14,8 @@ use appliance::{
     },
     usb::{Monitor, Stub, Sysfs, ports, power},
     usbipd::{self, Exports, Server},
-    vm::{Config, Link, Pairer, askpass},
-    wiring::{Kernel, Pi},
+    vm::{Config, Link, askpass},
+    wiring::{self, Kernel, Pi},
 };
 use protocol::line::{PROTOCOL, PiHello};
 use tokio::{
@@ -89,8 +89,7 @@ async fn run() -> anyhow::Result<()> {
 
     let vm_config = Config::new(hello(first.grace_seconds)?);
     let (link, vm) = Link::spawn(vm_config.clone());
-    let kick = link.clone();
-    let pairer = Pairer::new(vm_config, Arc::new(move || kick.kick()));
+    let pairer = wiring::pairer(vm_config, &link, PORTAL);
 
     let (graces, grace) = watch::channel(grace);
     let parts = (Pi { stub, monitor }, sessions, link.clone(), store.clone());

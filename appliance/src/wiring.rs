@@ -11,7 +11,7 @@ use crate::{
     manager::{Sessions, UsbHost, VmLink},
     usb::{Monitor, Stub, StubError, StubStatus, Sysfs, UsbDevice, power},
     usbipd::{EndError, Exporter, Handle},
-    vm::LinkHandle,
+    vm::{Config, Discovery, LinkHandle, Pairer},
 };
 
 /// The Pi's USB side.
@@ -113,6 +113,17 @@ impl VmLink for LinkHandle {
     fn kick(&self) {
         Self::kick(self);
     }
+}
+
+/// What makes and ends the pairing, and announces the portal at this port.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+#[must_use]
+pub fn pairer(config: Config, link: &LinkHandle, portal: u16) -> Pairer {
+    let link = link.clone();
+    let kick = Arc::new(move || link.kick());
+    Pairer::new(config, kick, Discovery::start(portal))
 }
 
 /// An error and what caused it, in one line.

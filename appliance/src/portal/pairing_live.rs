@@ -1,6 +1,6 @@
 //! Server-sent events of the page about the VM: its live part, then again after each change.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -20,7 +20,7 @@ use super::{
     page::vm::{Target, live_part},
     pairing,
 };
-use crate::manager::View;
+use crate::{manager::View, vm::discovery::Found};
 
 /// `GET /vm/events`, for the VM that the page's form has.
 pub(super) async fn events(
@@ -37,6 +37,7 @@ pub(super) async fn events(
         visitor,
         view: context.view.clone(),
         news: context.pairer.diagnoses.news(),
+        network: context.pairer.discovery.changes(),
         context: context.get_ref().clone(),
         next: None,
         _place: place,
@@ -54,6 +55,7 @@ struct Reader {
     visitor: Visitor,
     view: watch::Receiver<Arc<View>>,
     news: watch::Receiver<u64>,
+    network: watch::Receiver<BTreeMap<String, Found>>,
     /// When the next event may be sent; none before the first.
     next: Option<Instant>,
     _place: OwnedSemaphorePermit,
@@ -63,11 +65,13 @@ impl Reader {
     /// The next event; none when the manager or the session has ended.
     async fn next(&mut self) -> Option<Bytes> {
         let mut first = Vec::new();
+        self.context.pairer.discovery.look();
         if let Some(next) = self.next {
             let changed = tokio::select! {
                 () = sleep(ALIVE) => None,
                 changed = self.view.changed() => Some(changed),
                 changed = self.news.changed() => Some(changed),
+                changed = self.network.changed() => Some(changed),
             };
             if !self.context.access.is_open(&self.visitor.key) {
                 return None;
@@ -82,6 +86,7 @@ impl Reader {
         }
         self.view.mark_unchanged();
         self.news.mark_unchanged();
+        self.network.mark_unchanged();
         self.next = Some(Instant::now() + SHORTEST);
         let html = live_part(&self.context, &self.visitor, &self.target).into_string();
         first.extend_from_slice(&event("picture", &html));

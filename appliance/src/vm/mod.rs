@@ -8,6 +8,7 @@
 //! - [`host_key`]: the VM's pinned host keys
 //! - [`pairing`]: makes and ends the pairing
 //! - [`diagnosis`]: looks at every step of the way to a VM
+//! - [`discovery`]: the Pi's own name on the network, and the VMs that are there
 //! - [`bring`]: brings the Pi's key to a VM with a password
 //! - [`askpass`]: tells ssh a password, once
 //!
@@ -19,6 +20,7 @@ pub mod bring;
 pub mod conf;
 mod conversation;
 pub mod diagnosis;
+pub mod discovery;
 pub mod event;
 mod failure;
 pub mod host_key;
@@ -31,6 +33,7 @@ pub mod public_key;
 mod session;
 mod visit;
 
+pub use discovery::Discovery;
 pub use event::{Event, Failure, FailureKind, Pairing};
 pub use link::{Config, Link, LinkHandle};
 pub use pairing::Pairer;

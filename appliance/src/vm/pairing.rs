@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{runtime, sync::Mutex, task::spawn_blocking, time::timeout};
 
 use super::{
-    Config, Pairing, PublicKey,
+    Config, Discovery, Pairing, PublicKey,
     askpass::Password,
     bring::{self, BringError},
     conf,
@@ -79,6 +79,8 @@ pub struct Pairer {
     turn: Arc<Mutex<()>>,
     /// Tests the way to a VM.
     pub diagnoses: Diagnoses,
+    /// Finds VMs on the network.
+    pub discovery: Discovery,
 }
 
 impl Pairer {
@@ -88,7 +90,7 @@ impl Pairer {
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
-    pub fn new(config: Config, kick: Arc<dyn Fn() + Send + Sync>) -> Self {
+    pub fn new(config: Config, kick: Arc<dyn Fn() + Send + Sync>, discovery: Discovery) -> Self {
         Self {
             pins: Pins::new(&config.ssh_dir),
             diagnoses: Diagnoses::new(config.clone()),
@@ -96,6 +98,7 @@ impl Pairer {
             kick,
             runtime: runtime::Handle::current(),
             turn: Arc::default(),
+            discovery,
         }
     }
 

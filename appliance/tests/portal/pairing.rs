@@ -54,6 +54,23 @@ async fn the_form_has_what_is_paired_or_chosen() {
 }
 
 #[tokio::test]
+async fn machines_on_the_network_fill_the_form_by_a_link() {
+    let rig = Rig::new(sample::empty()).await;
+    let page = rig.get("/vm").await.body;
+    for text in [
+        "href=\"/vm?host=192.168.1.20&amp;user=builder\"",
+        "has vm-helper 0.1.0",
+        "href=\"/vm?host=fe80::1%25eth0&amp;user=dev\"",
+        "&lt;script&gt;alert(1)&lt;/script&gt;\u{fffd}",
+    ] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    assert!(!page.contains("<script>alert"), "{page}");
+    let page = rig.get("/vm?host=fe80::1%25eth0&user=dev").await.body;
+    assert!(page.contains("value=\"fe80::1%eth0\""), "{page}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_paired_is_said_and_kept_in_the_form() {
     let mut rig = Rig::new(sample::empty()).await;
     let cases = [

@@ -20,7 +20,7 @@ use appliance::{
     manager::{Command, View},
     portal::{Context, Joins, Packages, Portal, PortalError},
     system::KernelLog,
-    vm::{Config, Pairer},
+    vm::{Config, Discovery, Pairer, discovery::Found},
 };
 use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
 use tempfile::TempDir;
@@ -96,6 +96,24 @@ impl Answer {
     }
 }
 
+/// A VM with the helper, and a machine that means no good.
+fn network() -> [Found; 2] {
+    [
+        Found {
+            name: "build-vm".into(),
+            host: "192.168.1.20".into(),
+            user: "builder".into(),
+            helper: Some("0.1.0".into()),
+        },
+        Found {
+            name: "<script>alert(1)</script>\u{202e}".into(),
+            host: "fe80::1%eth0".into(),
+            user: "dev".into(),
+            helper: None,
+        },
+    ]
+}
+
 /// The places of the pairing, below a directory.
 fn config(dir: &Path, ssh_port: u16) -> Config {
     let mut config = Config::new(PiHello {
@@ -158,7 +176,11 @@ impl Rig {
         let context = Context {
             view: receiver,
             commands: sender,
-            pairer: Pairer::new(config(dir.path(), ssh_port), Arc::new(|| {})),
+            pairer: Pairer::new(
+                config(dir.path(), ssh_port),
+                Arc::new(|| {}),
+                Discovery::of(network()),
+            ),
             access: access.clone(),
             started: Instant::now(),
             alive: {

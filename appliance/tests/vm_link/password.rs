@@ -10,7 +10,8 @@ use std::{
 };
 
 use appliance::vm::{
-    FailureKind, Pairer, Pairing, askpass::Password, bring::BringError, conf, pairing::PairError,
+    Discovery, FailureKind, Pairer, Pairing, askpass::Password, bring::BringError, conf,
+    pairing::PairError,
 };
 
 use super::bed::Bed;
@@ -79,7 +80,7 @@ async fn a_password_brings_the_key_once_and_is_kept_nowhere() {
     let user = User::new(&bed);
     let mut config = bed.config();
     config.askpass = env!("CARGO_BIN_EXE_appliance").into();
-    let pairer = Pairer::new(config, Arc::new(|| {}));
+    let pairer = Pairer::new(config, Arc::new(|| {}), Discovery::silent());
     let target = Pairing {
         host: "127.0.0.1".into(),
         user: user.name.clone(),

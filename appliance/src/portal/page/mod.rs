@@ -170,6 +170,16 @@ fn fact(name: &str, value: &Markup) -> Markup {
     }
 }
 
+/// A command to be copied; the script gives the button its work.
+fn command(text: &str) -> Markup {
+    html! {
+        div.command {
+            pre { code { (text) } }
+            button.copy type="button" { "Copy" }
+        }
+    }
+}
+
 /// An error and what caused it, on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());

@@ -1,5 +1,6 @@
 //! The page about the VM: who is paired, and how to pair.
 //!
+//! - [`found`]: VMs on the network
 //! - [`form`]: host and user, and what can be done with them
 //! - [`report`]: what a test found
 //! - [`refusal`]: why a pairing was not made, and the way on
@@ -9,6 +10,7 @@
 //! so that what is being typed stays.
 
 mod form;
+mod found;
 mod parting;
 mod refusal;
 mod report;
@@ -92,6 +94,7 @@ pub(in super::super) async fn page(
     target: &Target,
     note: Option<Note>,
 ) -> HttpResponse {
+    context.pairer.discovery.look();
     let key = context.pairer.key().await;
     let paired = context.view.borrow().pairing.is_some();
     let body = html! {
@@ -126,6 +129,7 @@ pub(in super::super) fn live_part(context: &Context, visitor: &Visitor, target: 
                 h2 #one-line-title { "From the VM, in one line" }
                 (join::invitation())
             }
+            (found::section(&context.pairer.discovery, target))
             (form::section(visitor, target))
             @if let Some(report) = report {
                 (report::section(visitor, target, &report, paired))

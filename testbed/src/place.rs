@@ -59,6 +59,12 @@ pub fn portal_bench() -> PathBuf {
     profile().join("examples/portal_bench")
 }
 
+/// Where the browser tests leave their pictures.
+#[must_use]
+pub fn screenshots() -> PathBuf {
+    target().join("screenshots")
+}
+
 /// The Pi's program, built beside the running one.
 #[must_use]
 pub fn appliance() -> Option<PathBuf> {

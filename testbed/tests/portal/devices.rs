@@ -1,0 +1,83 @@
+//! What can be done with a device, with the script and without it.
+
+use testbed::redir::Kind;
+use testbed::trial::{Bed, Outcome};
+
+use crate::browser::{Browser, Error, Window};
+use crate::entry::sign_in_at;
+
+/// Clicks on a button that asks first.
+fn confirm(browser: &Browser, act: &str, busid: &str) -> Result<(), Error> {
+    browser.click(&format!("[id='summary-{act}-{busid}']"))?;
+    browser.click(&format!("[id='{act}-{busid}']"))
+}
+
+pub fn actions(bed: &Bed) -> Outcome {
+    let browser = sign_in_at(bed, Window::DESK)?;
+    let plug = bed.plug(Kind::Esp32S3)?;
+    let node = bed.attached(&plug)?.ttys[0].node.clone();
+    let busid = plug.busid.as_str();
+    let item = format!("device-{busid}");
+    browser.sees(&["Attached", &node])?;
+
+    // A name that cannot be is explained and kept; a good one is a link on the VM.
+    browser.press_in(&item, "More")?;
+    browser.fill("name", "desk board")?;
+    browser.press("Save")?;
+    browser.sees(&["desk board"])?;
+    browser.picture("name-refused")?;
+    browser.fill("name", "blinky")?;
+    browser.press("Save")?;
+    browser.sees(&["/dev/usb-pi/blinky"])?;
+    let target = bed.vm().wait_until("readlink -f /dev/usb-pi/blinky")?;
+    assert_eq!(target.trim(), node);
+    browser.picture("device")?;
+
+    // Held back until it is attached again, in a page that nobody reloads.
+    browser.go("/")?;
+    confirm(&browser, "detach", busid)?;
+    browser.sees(&["Held back"])?;
+    bed.vm()
+        .wait_until(&format!("! ls {node} /dev/usb-pi/blinky 2>/dev/null"))?;
+    browser.picture("held-back")?;
+    browser.click(&format!("[id='attach-{busid}']"))?;
+    browser.sees(&["Attached", "/dev/usb-pi/blinky"])?;
+
+    // A rule takes it away, and gives it back once it is forgotten.
+    browser.press_in(&item, "More")?;
+    browser.click("input[name=ruling][value=ignore]")?;
+    browser.click("input[name=about][value=product]")?;
+    browser.press("Make the rule")?;
+    browser.go("/")?;
+    browser.sees(&["Left alone"])?;
+    browser.picture("left-alone")?;
+    browser.go(&format!("/devices/{busid}"))?;
+    browser.press("Forget the rule in force")?;
+    browser.go("/")?;
+    browser.sees(&["Attached", "/dev/usb-pi/blinky"])?;
+    assert_eq!(browser.complaints()?, Vec::<String>::new());
+    Ok(())
+}
+
+pub fn without_script(bed: &Bed) -> Outcome {
+    let plug = bed.plug(Kind::Cp2102)?;
+    bed.attached(&plug)?;
+    let browser = sign_in_at(
+        bed,
+        Window {
+            script: false,
+            ..Window::DESK
+        },
+    )?;
+    browser.sees(&["Attached", "/dev/ttyUSB0"])?;
+    confirm(&browser, "detach", plug.busid.as_str())?;
+    browser.reloads_until(&["Held back"])?;
+    browser.picture("without-script")?;
+    browser.press("Attach all")?;
+    browser.reloads_until(&["Attached", "/dev/ttyUSB0"])?;
+    for path in ["/vm", "/history", "/downloads", "/account"] {
+        browser.go(path)?;
+        browser.sees(&["Sign out"])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The portal in a browser: the appliance on the Pi, real kernels, a headless Chromium.
+//!
+//! - [`browser`]: the browser
+//! - [`fresh`]: machines that know nothing of each other
+//! - [`entry`]: the first visit, signing in
+//! - [`devices`]: what can be done with a device
+//! - [`pages`]: how each page looks, the history's filter
+//! - [`pairing`]: the ways to pair, and devices that come and go in an open page
+
+mod browser;
+mod devices;
+mod entry;
+mod fresh;
+mod pages;
+mod pairing;
+
+use std::process::ExitCode;
+
+use testbed::trial::{self, Bed};
+
+/// Where the browser finds the portal.
+fn address(bed: &Bed) -> String {
+    format!("http://127.0.0.1:{}", bed.pair.portal_port)
+}
+
+fn main() -> ExitCode {
+    trial::run(&[
+        ("a_new_pi_is_claimed_once", entry::claim),
+        (
+            "a_vm_is_tested_and_paired_and_devices_come_and_go_in_the_open_page",
+            pairing::by_form,
+        ),
+        (
+            "a_password_brings_the_key_and_disconnect_says_what_remains",
+            pairing::by_password,
+        ),
+        (
+            "each_action_at_a_device_shows_its_outcome",
+            devices::actions,
+        ),
+        ("everything_works_without_script", devices::without_script),
+        ("the_history_is_filtered", pages::history),
+        ("each_page_fits_its_window_and_breaks_nothing", pages::all),
+    ])
+}

@@ -39,6 +39,7 @@ pub fn measure() -> Value {
             Stamp {
                 mono_ms: unix_ms - EARLIEST_MS,
                 unix_ms,
+                set: true,
             }
         });
         let options = Options {

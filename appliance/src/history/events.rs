@@ -2,7 +2,7 @@
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
-use super::{Clock, Cursor, Event, Filter, Kind, Record, Stamp, Subject, stamp::EARLIEST_MS};
+use super::{Clock, Cursor, Event, Filter, Kind, Record, Stamp, Subject};
 use crate::manager::Identity;
 
 /// Most events deleted in one transaction.
@@ -60,7 +60,7 @@ pub(super) async fn date(
             unix_ms = ? + mono_ms, clock = ?
          WHERE boot_id = ? AND clock = 0",
     )
-    .bind(EARLIEST_MS)
+    .bind(boot_ms)
     .bind(boot_ms)
     .bind(boot_ms)
     .bind(Clock::WorkedOut.number())

@@ -59,6 +59,7 @@ impl Seen {
         for stamp in [&mut self.first, &mut self.last] {
             if !stamp.is_set() && now.is_set() {
                 stamp.unix_ms = now.unix_at(stamp.mono_ms);
+                stamp.set = true;
             }
         }
     }

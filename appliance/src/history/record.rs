@@ -31,7 +31,7 @@ impl Record {
     pub(super) fn date(&mut self, boot_id: &str, now: Stamp) {
         if self.clock == Clock::Unset && now.is_set() && *self.boot_id == *boot_id {
             // The latest repeat may have come after the clock was set.
-            if self.last_ms < super::stamp::EARLIEST_MS {
+            if self.last_ms < now.unix_at(0) {
                 self.last_ms = now.unix_at(self.mono_ms + (self.last_ms - self.unix_ms));
             }
             self.unix_ms = now.unix_at(self.mono_ms);

@@ -1,10 +1,12 @@
 //! When something happened.
 //!
-//! A Pi has no clock of its own: it counts from 1970, or from what its image was built with, until a time server answers.
-//! So the wall clock counts as set once it shows a time that this program could have been run at, and until then the
-//! time since boot is what orders events and lets their time be worked out later.
+//! A Pi has no clock of its own: until a time server answers, the image starts it at the latest time that it knew, which
+//! looks like a time and is none. There the wall clock counts as set once the image's time service has said so; elsewhere
+//! once it shows a time that this program could have been run at. Until then the time since boot is what orders events
+//! and lets their time be worked out later.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,6 +16,11 @@ use serde::Serialize;
 
 /// No clock that is set shows less: 1 July 2026, before the first release, in milliseconds since 1970.
 pub const EARLIEST_MS: i64 = 1_782_864_000_000;
+
+/// The image starts the clock at this file's time, or a later one that it knew.
+const GUESSED: &str = "/etc/build-time";
+/// Its time service makes this file when a time server has answered.
+const ANSWERED: &str = "/run/clock-set";
 
 /// How far a wall-clock time can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -53,6 +60,8 @@ pub struct Stamp {
     pub mono_ms: i64,
     /// The wall clock, in milliseconds since 1970.
     pub unix_ms: i64,
+    /// Whether the wall clock was set.
+    pub set: bool,
 }
 
 impl Stamp {
@@ -61,16 +70,19 @@ impl Stamp {
     pub fn now() -> Self {
         let mono = clock_gettime(ClockId::Boottime);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unix_ms = millis(unix.unwrap_or_default());
+        let guessed = Path::new(GUESSED).exists() && !Path::new(ANSWERED).exists();
         Self {
             mono_ms: mono.tv_sec * 1000 + mono.tv_nsec / 1_000_000,
-            unix_ms: millis(unix.unwrap_or_default()),
+            unix_ms,
+            set: unix_ms >= EARLIEST_MS && !guessed,
         }
     }
 
     /// Whether the wall clock was set.
     #[must_use]
     pub fn is_set(self) -> bool {
-        self.unix_ms >= EARLIEST_MS
+        self.set
     }
 
     /// The wall-clock time of another moment of the same boot.

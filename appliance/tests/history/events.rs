@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use appliance::{
-    history::{AttachDetail, Clock, Cursor, Event, Filter, Kind, Options, Sighting, Store},
+    history::{
+        AttachDetail, Clock, Cursor, EARLIEST_MS, Event, Filter, Kind, Options, Sighting, Store,
+    },
     manager::Identity,
 };
 
@@ -101,6 +103,8 @@ async fn what_is_wanted_is_found_page_by_page() {
 async fn times_from_before_the_clock_was_set_are_worked_out() {
     let (_dir, path) = file();
     let hands = Hands::default();
+    // It may look like a time.
+    hands.set_to(EARLIEST_MS + 1000);
     let store = hands.open(&path).await;
     let sighting = |plugged| Sighting {
         identity: subject(1).identity,

@@ -50,6 +50,7 @@ impl Hands {
                 Stamp {
                     mono_ms,
                     unix_ms: hands.boot_ms.load(Ordering::Relaxed) + mono_ms,
+                    set: hands.boot_ms.load(Ordering::Relaxed) >= SEPTEMBER - 86_400_000,
                 }
             }),
             ..Options::default()

@@ -27,6 +27,7 @@ pub fn history() -> Store {
             Stamp {
                 mono_ms,
                 unix_ms: boot_ms + mono_ms,
+                set: boot_ms > 0,
             }
         }),
         ..Options::default()

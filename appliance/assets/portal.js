@@ -140,12 +140,14 @@
       for (const button of place.querySelectorAll("button")) {
         busy ? button.setAttribute("aria-disabled", "true") : button.removeAttribute("aria-disabled");
       }
-      place.querySelector(".outcome")?.remove();
+      place.querySelector(".outcome[role=status]")?.remove();
       const line = document.createElement("p");
       line.id = `outcome-${id}`;
+      line.setAttribute("role", "status");
       line.className = `outcome ${kind}`;
       line.textContent = text;
-      place.firstElementChild.after(line);
+      const first = place.firstElementChild;
+      first ? first.after(line) : place.append(line);
     }
   }
 
@@ -157,12 +159,12 @@
     setTimeout(() => {
       if (said.get(place)?.text !== text) return;
       said.delete(place);
-      within(live, place)?.querySelector(".outcome")?.remove();
+      within(live, place)?.querySelector(".outcome[role=status]")?.remove();
     }, 20000);
   }
 
-  // Said by the server, as without this script.
-  for (const line of live.querySelectorAll(".outcome")) {
+  // Said by the server, as without this script. What has no role is part of the page and stays.
+  for (const line of live.querySelectorAll(".outcome[role=status]")) {
     tell(line.closest("[id]").id, line.textContent, line.classList.contains("good") ? "good" : "bad");
   }
 

@@ -247,6 +247,7 @@ impl Browser {
         let entries = log.as_array().cloned().unwrap_or_default();
         Ok(entries
             .iter()
+            .filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING")
             .filter_map(|entry| entry["message"].as_str().map(str::to_owned))
             .collect())
     }

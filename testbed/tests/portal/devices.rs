@@ -24,7 +24,7 @@ pub fn actions(bed: &Bed) -> Outcome {
     browser.press_in(&item, "More")?;
     browser.fill("name", "desk board")?;
     browser.press("Save")?;
-    browser.sees(&["desk board"])?;
+    browser.sees(&["cannot be in a name"])?;
     browser.picture("name-refused")?;
     browser.fill("name", "blinky")?;
     browser.press("Save")?;

@@ -43,7 +43,7 @@ pub fn claim(bed: &Bed) -> Outcome {
     other.sees(&["Forgotten the password?"])?;
     other.fill("password", "some other password")?;
     other.press("Sign in")?;
-    other.sees(&["password is wrong"])?;
+    other.sees(&["This is not the password"])?;
     other.picture("phone-sign-in")?;
     other.go("/vm")?;
     sign_in(&other, "Pairing by name or address")?;

@@ -6,13 +6,14 @@ use testbed::trial::{Bed, Outcome};
 use crate::browser::Window;
 use crate::entry::sign_in_at;
 
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
     ("devices", "/"),
     ("vm", "/vm"),
     ("join", "/vm/join"),
     ("history", "/history"),
     ("downloads", "/downloads"),
     ("account", "/account"),
+    ("log", "/log"),
 ];
 
 pub fn all(bed: &Bed) -> Outcome {
@@ -53,10 +54,10 @@ pub fn history(bed: &Bed) -> Outcome {
     let browser = sign_in_at(bed, Window::DESK)?;
     browser.go("/history")?;
     browser.sees(&["Plugged in", "Attached", "Unplugged"])?;
-    browser.choose("kind", "attach")?;
+    browser.choose("kind", "attached")?;
     browser.press("Show")?;
     browser.sees(&["/dev/ttyACM0"])?;
-    assert!(browser.path()?.contains("kind=attach"));
+    assert!(browser.path()?.contains("kind=attached"));
     let listed = browser.text_of("ol.events")?;
     assert!(!listed.contains("Unplugged"), "{listed}");
     browser.picture("history-filtered")?;

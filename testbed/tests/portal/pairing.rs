@@ -36,7 +36,7 @@ pub fn by_form(bed: &Bed) -> Outcome {
     test(&browser)?;
     browser.sees(&["SHA256:", "does not let the Pi log in as dev"])?;
     browser.picture("diagnosis")?;
-    let install = browser.text_of("#install-key")?;
+    let install = browser.text_of("#key pre")?;
     obey(bed, &install, "dev")?;
 
     // Now it comes further, to what only the VM itself knows.

@@ -34,7 +34,10 @@ pub(super) fn insert(
             device["chardev"] = backend.into();
             device["always-plugged"] = true.into();
         }
-        What::QemuHub => device["driver"] = "usb-hub".into(),
+        What::QemuHub => {
+            device["driver"] = "usb-hub".into();
+            device["port-power"] = true.into();
+        }
         What::QemuKeyboard => device["driver"] = "usb-kbd".into(),
         What::QemuDisk => {
             let node = json!({ "driver": "null-co", "node-name": backend, "size": 1 << 20, "read-zeroes": true });

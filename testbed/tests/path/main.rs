@@ -6,12 +6,14 @@
 //! - [`alone`]: what is not exported, hubs
 //! - [`replugs`]: re-enumeration and many busids
 //! - [`flashing`]: avrdude, the touch at 1200 baud
+//! - [`device`]: what a person does about one device in the portal
 //! - [`stock`]: the `usbip` tool from the VM
 //! - [`join`]: the portal's line, which installs and pairs
 
 mod alone;
 mod chips;
 mod container;
+mod device;
 mod flashing;
 mod join;
 mod replugs;
@@ -56,6 +58,14 @@ fn main() -> ExitCode {
         (
             "the_seventeenth_busid_is_exported_during_a_transfer",
             replugs::many_busids,
+        ),
+        (
+            "in_the_portal_a_device_is_named_detached_and_attached",
+            device::named_and_detached,
+        ),
+        (
+            "a_port_that_is_switched_off_and_on_gives_its_device_back",
+            device::switched_off_and_on,
         ),
         (
             "the_stock_usbip_tool_lists_attaches_and_detaches",

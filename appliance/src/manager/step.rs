@@ -78,6 +78,7 @@ fn usb(state: &mut State, change: Change, effects: &mut Vec<Effect>) {
         Change::Gone(busid) => {
             if unplugged(state, &busid) {
                 effects.push(Effect::Sweep);
+                state.ask_status_by(state.now + RECHECK);
             }
         }
     }
@@ -336,6 +337,8 @@ fn attached(state: &mut State, attachment: Attachment, effects: &mut Vec<Effect>
             next_try: Duration::ZERO,
         },
     );
+    // How many ports are free now.
+    state.ask_status_by(now + RECHECK);
 }
 
 fn remember_tty(state: &mut State, attachment: &Attachment, effects: &mut Vec<Effect>) {

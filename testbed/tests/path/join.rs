@@ -164,3 +164,44 @@ pub fn one_line(bed: &Bed) -> Outcome {
     assert_eq!(bed.attached(&plug)?.ttys[0].node, attached.ttys[0].node);
     Ok(())
 }
+
+pub fn without_dpkg(bed: &Bed) -> Outcome {
+    fresh(bed)?;
+    let plug = bed.plug(Kind::Cp2102)?;
+    let _administrator = administrator(bed)?;
+    let copied = line(bed)?;
+    let with = Undo {
+        machine: bed.vm(),
+        command: "mv /usr/bin/apt-get.off /usr/bin/apt-get".to_owned(),
+    };
+    bed.vm().check("mv /usr/bin/apt-get /usr/bin/apt-get.off")?;
+    let output = run(bed, &copied)?;
+    assert!(output.stdout.contains(".tar.gz"), "{output:?}");
+    assert_paired(bed, &output)?;
+    bed.attached(&plug)?;
+    bed.vm()
+        .check("systemctl is-enabled usb-boot-attach.service")?;
+    bed.vm().check("visudo -c -q -f /etc/sudoers.d/usbip")?;
+    assert_ne!(
+        bed.vm().sh("dpkg -s usbip-vm-helper")?.code,
+        Some(0),
+        "there is no package"
+    );
+
+    // And out again, by the tarball's own script.
+    bed.vm().check(
+        "version=$(vm-helper --version | cut -d' ' -f2) && cd /tmp && \
+         curl -fsSL http://10.9.0.1:8080/packages/usbip-vm-helper-$version-amd64.tar.gz | tar -xz",
+    )?;
+    bed.vm()
+        .check("/tmp/usbip-vm-helper-*-amd64/install.sh --uninstall")?;
+    bed.vm()
+        .check("! command -v vm-helper && [ ! -e /etc/sudoers.d/usbip ]")?;
+
+    // As it was, for whatever comes after this.
+    drop(with);
+    bed.pair.install_helper()?;
+    bed.pair.pair()?;
+    bed.session()?;
+    Ok(())
+}

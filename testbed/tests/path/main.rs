@@ -9,6 +9,7 @@
 //! - [`device`]: what a person does about one device in the portal
 //! - [`stock`]: the `usbip` tool from the VM
 //! - [`join`]: the portal's line, which installs and pairs
+//! - [`package`]: the VM's package, installed, upgraded, removed, purged
 
 mod alone;
 mod chips;
@@ -16,6 +17,7 @@ mod container;
 mod device;
 mod flashing;
 mod join;
+mod package;
 mod replugs;
 mod rows;
 mod stock;
@@ -84,5 +86,10 @@ fn main() -> ExitCode {
             rows::vm_restarts_without_session,
         ),
         ("one_line_from_the_portal_pairs_a_fresh_vm", join::one_line),
+        ("the_line_pairs_a_vm_without_dpkg_too", join::without_dpkg),
+        (
+            "the_package_installs_upgrades_goes_and_leaves_nothing",
+            package::lifecycle,
+        ),
     ])
 }

@@ -104,6 +104,7 @@
     clock = Number(fresh.dataset.now) - performance.now();
     announce(devices(live), devices(fresh));
     fresh.className = live.className;
+    live.dataset.events = fresh.dataset.events;
     for (const open of live.querySelectorAll("details[open]")) {
       within(fresh, open.id)?.setAttribute("open", "");
     }
@@ -212,6 +213,7 @@
     close();
     source = new EventSource(live.dataset.events);
     source.addEventListener("build", (event) => {
+      heard();
       // Another version of the appliance: its page may not fit this script.
       if (build !== null && build !== event.data) location.reload();
       build = event.data;

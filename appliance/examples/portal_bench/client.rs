@@ -64,7 +64,7 @@ impl Visitor {
         (head.len() + body.len(), body)
     }
 
-    /// The dashboard with all it refers to, and the stream of changes with its first picture.
+    /// The dashboard with all it refers to, and the first that comes of the stream of changes.
     pub fn first_load(&self) -> Load {
         let mut stream = TcpStream::connect(self.address).unwrap();
         let (mut bytes, page) = self.fetch(&mut stream, "/");
@@ -74,10 +74,12 @@ impl Visitor {
             bytes += self.fetch(&mut stream, &format!("/assets/{name}")).0;
             requests += 1;
         }
-        stream.write_all(self.get("/events").as_bytes()).unwrap();
+        let events = page.split("data-events=\"").nth(1).unwrap();
+        let events = events.split('"').next().unwrap();
+        stream.write_all(self.get(events).as_bytes()).unwrap();
         let mut events = Vec::new();
         let mut chunk = [0; 4096];
-        while !String::from_utf8_lossy(&events).contains("</div>\n\n") {
+        while !String::from_utf8_lossy(&events).contains("\n\n") {
             let n = stream.read(&mut chunk).unwrap();
             events.extend_from_slice(&chunk[..n]);
         }

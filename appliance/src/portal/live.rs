@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     http::header,
     web::{self, Bytes},
 };
@@ -93,8 +93,12 @@ pub(super) fn event(name: &str, data: &str) -> Bytes {
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }
 
-/// `GET /events`
-pub(super) async fn events(live: web::Data<Live>, visitor: Visitor) -> HttpResponse {
+/// `GET /events`; with what the page shows already, a picture follows only where that is no longer the case.
+pub(super) async fn events(
+    live: web::Data<Live>,
+    visitor: Visitor,
+    request: HttpRequest,
+) -> HttpResponse {
     let Some(place) = live.place() else {
         return full();
     };
@@ -102,6 +106,9 @@ pub(super) async fn events(live: web::Data<Live>, visitor: Visitor) -> HttpRespo
         view: live.context.view.clone(),
         live: live.get_ref().clone(),
         session: visitor.key,
+        seen: form_urlencoded::parse(request.query_string().as_bytes())
+            .find(|(name, _)| name == page::SEEN)
+            .map(|(_, seen)| seen.into_owned()),
         next: None,
         _place: place,
     };
@@ -132,6 +139,8 @@ struct Reader {
     view: watch::Receiver<Arc<View>>,
     /// Nothing is sent after its end.
     session: Digest,
+    /// What the page showed when it asked.
+    seen: Option<String>,
     /// When the next event may be sent; none before the first.
     next: Option<Instant>,
     _place: OwnedSemaphorePermit,
@@ -146,7 +155,9 @@ impl Reader {
                 let view = self.view.borrow_and_update().clone();
                 self.next = Some(Instant::now() + SHORTEST);
                 let mut first = event("build", &BUILD).to_vec();
-                first.extend_from_slice(&self.live.picture(&view));
+                if self.seen != Some(page::seen(&self.live.context, &view)) {
+                    first.extend_from_slice(&self.live.picture(&view));
+                }
                 Some(first.into())
             }
             Some(next) => {

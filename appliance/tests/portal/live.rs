@@ -205,3 +205,21 @@ async fn the_log_grows_while_it_is_read() {
     assert_eq!(reader.picture().await, None);
     assert_eq!(Reader::open_at(&rig, "/log/events").await.1, 401);
 }
+
+#[tokio::test]
+async fn a_page_is_not_sent_again_what_it_shows_already() {
+    let rig = Rig::new(sample::connected()).await;
+    let page = rig.get("/").await.body;
+    let events = page.split("data-events=\"").nth(1).unwrap();
+    let events = events.split('"').next().unwrap();
+    let (mut reader, status) = Reader::open_at(&rig, events).await;
+    assert_eq!(status, 200);
+    reader.until("event: build\n").await.unwrap();
+    // The first picture is the first change.
+    rig.view.send_replace(with_device("Board"));
+    assert!(reader.picture().await.unwrap().contains("Board"));
+
+    // A page from before the change gets the picture at once.
+    let (mut late, _) = Reader::open_at(&rig, events).await;
+    assert!(late.picture().await.unwrap().contains("Board"));
+}

@@ -241,13 +241,15 @@ impl Browser {
         Ok(())
     }
 
-    /// What the browser itself complained about since the last time it was asked: broken scripts, refused styles.
+    /// What the browser itself complained about since the last time it was asked: broken scripts, refused styles. Not
+    /// answers that say no, which tests ask for.
     pub fn complaints(&self) -> Result<Vec<String>, Error> {
         let log = self.act("read the browser's log", self.client.issue_cmd(ReadLog))?;
         let entries = log.as_array().cloned().unwrap_or_default();
         Ok(entries
             .iter()
             .filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING")
+            .filter(|entry| entry["source"] != "network")
             .filter_map(|entry| entry["message"].as_str().map(str::to_owned))
             .collect())
     }

@@ -31,7 +31,10 @@ pub(super) mod log;
 mod session;
 pub(super) mod vm;
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -88,7 +91,7 @@ pub(super) fn live_part(context: &Context, view: &Arc<View>, said: Option<&Said>
         .partition(|device| matches!(device.state, DeviceState::Skipped { .. }));
     let groups = by_hub(&offered);
     html! {
-        div #live data-events="/events" data-now=(now) {
+        div #live data-events={ "/events?" (SEEN) "=" (seen(context, view)) } data-now=(now) {
             div #notices {
                 @for notice in (context.notices)() {
                     p.notice { (shown(&notice)) }
@@ -161,6 +164,18 @@ fn hub_name(view: &View, hub: &str) -> String {
         None if hub.contains('-') => format!("Hub {hub}"),
         None => format!("USB bus {hub}"),
     }
+}
+
+/// The parameter by which a page says what it shows already.
+pub(super) const SEEN: &str = "seen";
+
+/// Names a picture by what it shows, so that a page is not sent at once what it has just been made of.
+pub(super) fn seen(context: &Context, view: &View) -> String {
+    let mut hasher = DefaultHasher::new();
+    (context.notices)().hash(&mut hasher);
+    // A view is plain data; were it ever not, pictures would be sent twice, no more.
+    serde_json::to_vec(view).ok().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// A row in a list of facts.

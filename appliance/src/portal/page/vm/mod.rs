@@ -96,7 +96,6 @@ pub(in super::super) async fn page(
 ) -> HttpResponse {
     context.pairer.discovery.look();
     let key = context.pairer.key().await;
-    let paired = context.view.borrow().pairing.is_some();
     let body = html! {
         p #connection role="status" hidden {}
         @if let Some(note) = note {
@@ -105,13 +104,6 @@ pub(in super::super) async fn page(
         p #news .unseen aria-live="polite" {}
         (live_part(context, visitor, target))
         (form::key(&target.user, &key))
-        @if paired {
-            section #part aria-labelledby="part-title" {
-                h2 #part-title { "Disconnect" }
-                p { "Ends the pairing. You are told first what becomes of the attached devices." }
-                p { a.button href="/vm/disconnect" { "Disconnect…" } }
-            }
-        }
     };
     reply(status, &frame::frame("VM", visitor, &body))
 }
@@ -133,6 +125,13 @@ pub(in super::super) fn live_part(context: &Context, visitor: &Visitor, target: 
             (form::section(visitor, target))
             @if let Some(report) = report {
                 (report::section(visitor, target, &report, paired))
+            }
+            @if view.pairing.is_some() {
+                section #part aria-labelledby="part-title" {
+                    h2 #part-title { "Disconnect" }
+                    p { "Ends the pairing. You are told first what becomes of the attached devices." }
+                    p { a.button href="/vm/disconnect" { "Disconnect…" } }
+                }
             }
         }
     }

@@ -20,6 +20,9 @@ use tokio::{
 use super::{Context, assets::BUILD, guard::visitor::Visitor, page};
 use crate::{access::Digest, manager::View};
 
+/// Where events are streamed. A stranger's script is told so there, and not led to another page.
+pub(super) const STREAMS: [&str; 3] = ["/events", "/vm/events", "/log/events"];
+
 /// Open pages that are kept up to date; one more works by reloading.
 pub const MOST_READERS: usize = 256;
 

@@ -14,6 +14,9 @@ use super::{
     sample,
 };
 
+/// Where events are streamed: an answer there has no end.
+pub const STREAMS: [&str; 3] = ["/events", "/vm/events", "/log/events"];
+
 struct Reader {
     stream: TcpStream,
     unread: String,
@@ -162,14 +165,22 @@ async fn events_end_with_the_manager() {
 }
 
 #[tokio::test]
-async fn events_end_with_the_session() {
-    let rig = Rig::new(sample::connected()).await;
-    let (mut reader, _) = Reader::open(&rig).await;
-    reader.picture().await.unwrap();
-    rig.access.sign_out_everywhere().await;
-    rig.view.send_replace(with_device("A secret board"));
-    assert_eq!(reader.picture().await, None);
-    assert_eq!(Reader::open(&rig).await.1, 401);
+async fn every_stream_ends_with_the_session() {
+    for path in STREAMS {
+        let rig = Rig::new(sample::connected()).await;
+        let kernel = rig.dir.path().join("kmsg");
+        std::fs::write(kernel, "6,1,1500000,-;a line\n").unwrap();
+        let (mut reader, status) = Reader::open_at(&rig, path).await;
+        assert_eq!(status, 200, "{path}");
+        reader.picture().await.unwrap();
+        rig.access.sign_out_everywhere().await;
+        rig.view.send_replace(with_device("A secret board"));
+        assert_eq!(reader.picture().await, None, "{path}");
+        assert_eq!(Reader::open_at(&rig, path).await.1, 401, "{path}");
+        let line = format!("GET {path}");
+        let stranger = rig.stranger(&line, &["host: localhost"], "").await;
+        assert_eq!(stranger.status, 401, "{path}");
+    }
 }
 
 #[tokio::test]

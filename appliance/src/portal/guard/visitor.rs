@@ -17,7 +17,7 @@ use actix_web::{
 use tokio::time::timeout;
 
 use super::{
-    super::{Context, page},
+    super::{Context, live::STREAMS, page},
     reads,
 };
 use crate::access::{Access, Digest, Door, LONGEST, Secret, derived, digest};
@@ -129,7 +129,7 @@ pub(in super::super) async fn check(
 
 /// A stranger's page leads to where one signs in.
 fn stranger(request: &ServiceRequest, door: &Door) -> HttpResponse {
-    if !reads(request.method()) || request.path().ends_with("/events") {
+    if !reads(request.method()) || STREAMS.contains(&request.path()) {
         return page::entry::signed_out();
     }
     match door {

@@ -7,6 +7,7 @@ mod api;
 mod devices;
 mod downloads;
 mod entry;
+mod every_route;
 mod history;
 mod join;
 mod live;

@@ -38,7 +38,11 @@ impl Scope {
     /// By its serial number; none where that is missing or a common filler.
     #[must_use]
     pub fn serial(facts: &UsbDevice) -> Option<Self> {
-        let plain: String = identity::usable_serial(facts)?
+        Self::of_serial(identity::usable_serial(facts)?)
+    }
+
+    fn of_serial(serial: &str) -> Option<Self> {
+        let plain: String = serial
             .chars()
             .filter(|c| !matches!(c, ':' | '-' | '_' | '.' | ' '))
             .flat_map(char::to_uppercase)
@@ -81,7 +85,7 @@ impl FromStr for Scope {
     fn from_str(text: &str) -> Result<Self, ScopeError> {
         let error = || ScopeError(text.chars().take(60).collect());
         match text.split_once(' ') {
-            Some(("serial", serial)) if !serial.is_empty() => Ok(Self::Serial(serial.to_owned())),
+            Some(("serial", serial)) => Self::of_serial(serial).ok_or_else(error),
             Some(("port", path)) if !path.is_empty() => Ok(Self::Port(path.to_owned())),
             Some(("product", ids)) => {
                 let hex = |id: &str| u16::from_str_radix(id, 16).ok().filter(|_| id.len() == 4);

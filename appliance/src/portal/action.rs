@@ -25,7 +25,7 @@ macro_rules! outcomes {
             const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The word in the address.
-            fn word(self) -> &'static str {
+            pub(super) fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
 

@@ -6,17 +6,22 @@ use std::time::Duration;
 
 use actix_web::{
     HttpResponse,
+    error::InternalError,
     http::{StatusCode, header},
     web,
 };
 use protocol::BusId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::Context;
+use super::{
+    Context,
+    action::Outcome,
+    device::{self, Forgotten, NameError},
+};
 use crate::manager::{
-    Command,
-    view::{DeviceState, SessionView},
+    Command, Ruling, Scope,
+    view::{DeviceState, DeviceView, SessionView},
 };
 
 /// The OpenAPI 3.1 document. The tests compare it with what is answered.
@@ -47,6 +52,12 @@ pub(super) enum Refusal {
     Skipped { busid: BusId, why: String },
     #[error("the appliance did not take the order")]
     Busy,
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("{}", .0.sentence())]
+    Undone(Outcome),
+    #[error("what was sent is not understood: {0}")]
+    Body(String),
 }
 
 impl Refusal {
@@ -57,6 +68,11 @@ impl Refusal {
             Self::NoDevice(_) => "see /api/v1/status for what is plugged in",
             Self::Skipped { .. } => "make a rule for it in the portal, if it is to be exported",
             Self::Busy => "try again in a moment",
+            Self::Name(_) => "choose another name",
+            Self::Undone(_) => "see /api/v1/status for how it is now, and why",
+            Self::Body(_) => {
+                "send JSON as /api/v1/openapi.json says, with content-type: application/json"
+            }
         }
     }
 
@@ -64,7 +80,9 @@ impl Refusal {
         match self {
             Self::Address | Self::NoDevice(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotPaired | Self::Skipped { .. } => StatusCode::CONFLICT,
+            Self::NotPaired | Self::Skipped { .. } | Self::Undone(_) => StatusCode::CONFLICT,
+            Self::Name(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -129,20 +147,97 @@ pub(super) async fn detach_one(
     answer(taken.await)
 }
 
-/// The device at that busid, unless it is one that is left alone.
-fn plugged_in(context: &Context, busid: &str) -> Result<BusId, Refusal> {
+/// A device's new name; empty takes it away.
+#[derive(Debug, Deserialize)]
+pub(super) struct Naming {
+    name: String,
+}
+
+/// A rule to be made.
+#[derive(Debug, Deserialize)]
+pub(super) struct Ordered {
+    scope: Scope,
+    ruling: Ruling,
+}
+
+/// How bodies are read; what is wrong with one is said as everything else is.
+pub(super) fn bodies(largest: usize) -> web::JsonConfig {
+    web::JsonConfig::default()
+        .limit(largest)
+        .error_handler(|error, _| {
+            let response = Refusal::Body(error.to_string()).answer();
+            InternalError::from_response(error, response).into()
+        })
+}
+
+/// `POST /api/v1/devices/BUSID/power-cycle`
+pub(super) async fn power_cycle(
+    context: web::Data<Context>,
+    busid: web::Path<String>,
+) -> HttpResponse {
+    let taken = async {
+        let facts = device_at(&context, &busid)?.facts;
+        came(device::cycled(&context, &facts.busid, facts.devid).await)
+    };
+    answer(taken.await)
+}
+
+/// `POST /api/v1/devices/BUSID/rename`
+pub(super) async fn rename(
+    context: web::Data<Context>,
+    busid: web::Path<String>,
+    naming: web::Json<Naming>,
+) -> HttpResponse {
+    let taken = async {
+        let device = device_at(&context, &busid)?;
+        came(device::renamed(&context, &device, &naming.name).await?)
+    };
+    answer(taken.await)
+}
+
+/// `POST /api/v1/rules`
+pub(super) async fn rule(context: web::Data<Context>, ordered: web::Json<Ordered>) -> HttpResponse {
+    let Ordered { scope, ruling } = ordered.into_inner();
+    answer(came(device::ruled(&context, scope, Some(ruling)).await))
+}
+
+/// `POST /api/v1/rules/forget`
+pub(super) async fn forget_rule(
+    context: web::Data<Context>,
+    forgotten: web::Json<Forgotten>,
+) -> HttpResponse {
+    let scope = forgotten.into_inner().scope;
+    answer(came(device::ruled(&context, scope, None).await))
+}
+
+/// What came of an order, for a program.
+fn came(outcome: Outcome) -> Result<Taken, Refusal> {
+    match outcome {
+        Outcome::Busy => Err(Refusal::Busy),
+        good if good.is_good() => Ok(Taken {
+            outcome: good.word(),
+            message: good.sentence(),
+        }),
+        bad => Err(Refusal::Undone(bad)),
+    }
+}
+
+/// The device at that busid.
+fn device_at(context: &Context, busid: &str) -> Result<DeviceView, Refusal> {
     let view = context.view.borrow();
     let mut devices = view.devices.iter();
     let device = devices.find(|device| device.facts.busid.as_str() == busid);
-    match device {
-        None => Err(Refusal::NoDevice(busid.chars().take(40).collect())),
-        Some(device) => match &device.state {
-            DeviceState::Skipped { why } => Err(Refusal::Skipped {
-                busid: device.facts.busid.clone(),
-                why: why.clone(),
-            }),
-            _ => Ok(device.facts.busid.clone()),
-        },
+    let none = || Refusal::NoDevice(busid.chars().take(40).collect());
+    device.cloned().ok_or_else(none)
+}
+
+/// The same, unless it is one that is left alone.
+fn plugged_in(context: &Context, busid: &str) -> Result<BusId, Refusal> {
+    let device = device_at(context, busid)?;
+    let busid = device.facts.busid;
+    match device.state {
+        DeviceState::Skipped { why } => Err(Refusal::Skipped { busid, why }),
+        _ => Ok(busid),
     }
 }
 

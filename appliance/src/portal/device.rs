@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
-use protocol::{Alias, BusId, DevId, line::CAN_ALIAS};
+use protocol::{Alias, AliasError, BusId, DevId, line::CAN_ALIAS};
 use serde::Deserialize;
 
 use super::{
@@ -65,7 +65,7 @@ enum About {
 /// The form that forgets a name or rule.
 #[derive(Debug, Deserialize)]
 pub(super) struct Forgotten {
-    scope: Scope,
+    pub(super) scope: Scope,
 }
 
 fn find<'a>(view: &'a View, busid: &BusId) -> Option<&'a DeviceView> {
@@ -190,7 +190,7 @@ pub(super) async fn power_cycle(
     said(place.into_inner(), outcome).on_dashboard()
 }
 
-async fn cycled(context: &Context, busid: &BusId, devid: DevId) -> Outcome {
+pub(super) async fn cycled(context: &Context, busid: &BusId, devid: DevId) -> Outcome {
     match shown_for(context, busid, devid) {
         Err(outcome) => return outcome,
         // A double click follows the first.
@@ -224,29 +224,46 @@ pub(super) async fn rename(
         Ok(device) => device,
         Err(outcome) => return answer(&context, &visitor, busid, Some(outcome), None),
     };
-    let name = naming.name.trim();
-    let refused = |error: String| {
-        let typed = Typed {
-            name: name.to_owned(),
-            error,
-        };
-        answer(&context, &visitor, busid, None, Some(&typed))
-    };
-    let alias: Option<Alias> = match name.parse() {
-        _ if name.is_empty() => None,
-        Ok(alias) => Some(alias),
-        Err(error) => return refused(format!("{error}.")),
+    match renamed(&context, &device, &naming.name).await {
+        Ok(outcome) => said(place.into_inner(), outcome).on_its_page(),
+        Err(error) => {
+            let typed = Typed {
+                name: naming.name.trim().to_owned(),
+                error: error.to_string(),
+            };
+            answer(&context, &visitor, busid, None, Some(&typed))
+        }
+    }
+}
+
+/// Why a device does not get a name. The text says what helps.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NameError {
+    #[error("{0}.")]
+    Wrong(#[from] AliasError),
+    #[error(
+        "\u{201c}{0}\u{201d} is another device’s name. Choose one that is not taken, or take it away there first."
+    )]
+    Taken(Alias),
+}
+
+/// Give a device the name that was typed, or take it away where that is empty.
+pub(super) async fn renamed(
+    context: &Context,
+    device: &DeviceView,
+    name: &str,
+) -> Result<Outcome, NameError> {
+    let alias: Option<Alias> = match name.trim() {
+        "" => None,
+        name => Some(name.parse()?),
     };
     if let Some(taken) = alias
         .as_ref()
-        .and_then(|alias| clash(&context, &device, alias))
+        .and_then(|alias| clash(context, device, alias))
     {
-        return refused(format!(
-            "\u{201c}{taken}\u{201d} is another device’s name. Choose one that is not taken, or take it away there first."
-        ));
+        return Err(NameError::Taken(taken));
     }
-    let outcome = named(&context, &device, alias).await;
-    said(place.into_inner(), outcome).on_its_page()
+    Ok(named(context, device, alias).await)
 }
 
 /// Another device's name that this one clashes with.
@@ -319,7 +336,7 @@ pub(super) async fn rule(
     said(place.into_inner(), outcome).on_its_page()
 }
 
-async fn ruled(context: &Context, scope: Scope, ruling: Option<Ruling>) -> Outcome {
+pub(super) async fn ruled(context: &Context, scope: Scope, ruling: Option<Ruling>) -> Outcome {
     if !order(context, Command::Rule(scope.clone(), ruling)).await {
         return Outcome::Busy;
     }

@@ -22,6 +22,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config
         .app_data(web::PayloadConfig::new(LARGEST_BODY))
         .app_data(web::FormConfig::default().limit(LARGEST_BODY))
+        .app_data(api::bodies(LARGEST_BODY))
         .service(
             page_and_form_at("/claim")
                 .route(reading().to(entry::claim_page))
@@ -91,6 +92,12 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(form_at("/api/v1/attach-all").route(web::post().to(api::attach_all)))
         .service(form_at("/api/v1/devices/{busid}/attach").route(web::post().to(api::attach_one)))
         .service(form_at("/api/v1/devices/{busid}/detach").route(web::post().to(api::detach_one)))
+        .service(
+            form_at("/api/v1/devices/{busid}/power-cycle").route(web::post().to(api::power_cycle)),
+        )
+        .service(form_at("/api/v1/devices/{busid}/rename").route(web::post().to(api::rename)))
+        .service(form_at("/api/v1/rules").route(web::post().to(api::rule)))
+        .service(form_at("/api/v1/rules/forget").route(web::post().to(api::forget_rule)))
         .default_service(web::to(nothing));
 }
 

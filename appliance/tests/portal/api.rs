@@ -2,7 +2,10 @@
 
 use appliance::{
     history::{AttachDetail, Event, Kind, Sighting, Subject},
-    manager::Command,
+    manager::{
+        Command,
+        view::{AliasView, RuleView},
+    },
     vm::FailureKind,
 };
 use serde_json::Value;
@@ -34,13 +37,23 @@ impl Program {
     }
 
     async fn ask(&self, line: &str) -> Answer {
-        let headers = ["host: localhost", &self.bearer];
-        self.rig.stranger(line, &headers, "").await
+        self.send(line, "").await
+    }
+
+    async fn send(&self, line: &str, body: &str) -> Answer {
+        let json = "content-type: application/json";
+        let headers = ["host: localhost", &self.bearer, json];
+        self.rig.stranger(line, &headers, body).await
     }
 
     /// Ask, and compare the answer with the document; its status and body.
     async fn checked(&self, method: &str, template: &str, path: &str) -> (u16, Value) {
-        let answer = self.ask(&format!("{method} {path}")).await;
+        self.sent(method, template, path, "").await
+    }
+
+    /// The same with a body.
+    async fn sent(&self, method: &str, template: &str, path: &str, sent: &str) -> (u16, Value) {
+        let answer = self.send(&format!("{method} {path}"), sent).await;
         let operation = &self.document["paths"][template][method.to_lowercase()];
         let body: Value = serde_json::from_str(&answer.body).unwrap();
         let response = &operation["responses"][answer.status.to_string()];
@@ -59,6 +72,89 @@ impl Program {
     }
 }
 
+/// Do at once what is ordered.
+fn play_manager(rig: &mut Rig) {
+    let mut commands = std::mem::replace(&mut rig.commands, tokio::sync::mpsc::channel(1).1);
+    let view = rig.view.clone();
+    tokio::spawn(async move {
+        while let Some(command) = commands.recv().await {
+            view.send_modify(|view| {
+                let view = std::sync::Arc::make_mut(view);
+                match command {
+                    Command::PowerCycle(busid, _) => {
+                        let mut devices = view.devices.iter_mut();
+                        let device = devices.find(|d| d.facts.busid == busid).unwrap();
+                        device.facts.devid.0 += 1;
+                    }
+                    Command::Name(scope, alias) => {
+                        view.aliases.retain(|one| one.scope != scope);
+                        view.aliases.extend(alias.map(|alias| AliasView {
+                            alias,
+                            scope,
+                            busid: None,
+                        }));
+                    }
+                    Command::Rule(scope, ruling) => {
+                        view.rules.retain(|one| one.scope != scope);
+                        view.rules
+                            .extend(ruling.map(|ruling| RuleView { scope, ruling }));
+                    }
+                    _ => {}
+                }
+            });
+        }
+    });
+}
+
+#[tokio::test]
+async fn names_rules_and_ports_by_program() {
+    let mut program = Program::new(Rig::new(sample::every_state()).await).await;
+    play_manager(&mut program.rig);
+    let (rename, cycle) = (
+        "/api/v1/devices/{busid}/rename",
+        "/api/v1/devices/{busid}/power-cycle",
+    );
+    let (rules, forget) = ("/api/v1/rules", "/api/v1/rules/forget");
+    for (template, body, status, told) in [
+        (rename, r#"{"name": " blinky "}"#, 202, "named"),
+        (rename, r#"{"name": ""}"#, 202, "unnamed"),
+        (
+            rename,
+            r#"{"name": "my board"}"#,
+            422,
+            "cannot be in a name",
+        ),
+        (rename, r#"{"name": "Weather"}"#, 422, "another device"),
+        (rename, "{}", 400, "not understood"),
+        (rename, "name=x", 400, "not understood"),
+        (cycle, "", 202, "cycled"),
+        (
+            rules,
+            r#"{"scope": "product 10c4:ea61", "ruling": "ignore"}"#,
+            202,
+            "ruled",
+        ),
+        (
+            rules,
+            r#"{"scope": "red", "ruling": "ignore"}"#,
+            400,
+            "names no device",
+        ),
+        (rules, r#"{"scope": "port x", "ruling": "eat"}"#, 400, "eat"),
+        (forget, r#"{"scope": "product 10c4:ea61"}"#, 202, "unruled"),
+        (forget, r#"{"scope": "product 10c4:ea61"}"#, 202, "unruled"),
+    ] {
+        let path = template.replace("{busid}", "1-1.3");
+        let (got, answer) = program.sent("POST", template, &path, body).await;
+        assert_eq!(got, status, "{path} {body}: {answer}");
+        assert!(answer.to_string().contains(told), "{path} {body}: {answer}");
+    }
+    for (template, body) in [(rename, r#"{"name": "x"}"#), (cycle, "")] {
+        let path = template.replace("{busid}", "9-9");
+        assert_eq!(program.sent("POST", template, &path, body).await.0, 404);
+    }
+}
+
 /// The paths in the document.
 fn paths(document: &Value) -> Vec<String> {
     document["paths"]
@@ -71,7 +167,8 @@ fn paths(document: &Value) -> Vec<String> {
 
 #[tokio::test]
 async fn every_route_is_in_the_document_and_the_other_way_round() {
-    let program = Program::new(Rig::new(sample::every_state()).await).await;
+    let mut program = Program::new(Rig::new(sample::every_state()).await).await;
+    play_manager(&mut program.rig);
     let described = paths(&program.document);
     let routes = ROUTES
         .split('"')
@@ -87,7 +184,13 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
         for method in ["GET", "POST", "PUT", "DELETE"] {
             let operation = &program.document["paths"][&template][method.to_lowercase()];
             if operation.is_object() {
-                let (status, _) = program.checked(method, &template, &path).await;
+                let body = match template.rsplit('/').next().unwrap() {
+                    "rename" => r#"{"name": "blinky"}"#,
+                    "rules" => r#"{"scope": "serial ab:c1", "ruling": "ignore"}"#,
+                    "forget" => r#"{"scope": "serial ABC1"}"#,
+                    _ => "",
+                };
+                let (status, _) = program.sent(method, &template, &path, body).await;
                 assert!([200, 202].contains(&status), "{method} {path}: {status}");
             } else {
                 let answer = program.ask(&format!("{method} {path}")).await;

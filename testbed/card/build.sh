@@ -13,13 +13,13 @@ trap 'rm -rf "$work"' EXIT
 bash "$here/../image/kernel.sh" "$work" "$out"
 
 say "building the card's root"
-list=$(sources)
-mapfile -t list <<<"$list"
+found=$(sources)
+mapfile -t origins <<<"$found"
 # Unpacked only: nothing in it is configured or needs to be, and what the image does not have is not there.
 mmdebstrap --quiet --mode=root --variant=extract \
     --include=busybox,libudev1,openssh-client,e2fsprogs,fdisk,kmod,nftables,util-linux \
     --dpkgopt='path-exclude=/usr/share/*' --aptopt='APT::Install-Recommends "false"' \
-    --aptopt='Acquire::Languages "none"' "$(codename)" "$work/root.tar" "${list[@]}"
+    --aptopt='Acquire::Languages "none"' "$(codename)" "$work/root.tar" "${origins[@]}"
 root=$out/root
 mkdir "$root"
 tar -xf "$work/root.tar" -C "$root"

@@ -6,7 +6,7 @@ mod play;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::{
         fs::PermissionsExt,
         net::{UnixDatagram, UnixStream},
@@ -15,7 +15,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use play::{BOOT_ID, Machine, Manners, Pi, busid, device};
@@ -205,12 +205,21 @@ fn forced(original: &str) -> (Option<i32>, Reply) {
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
-    let output = command
+    command
         .env("SSH_ORIGINAL_COMMAND", original)
         .env("USER", "dev")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .stdin(Stdio::null());
+    let begin = Instant::now();
+    let output = loop {
+        match command.output() {
+            // A process that another test starts at this moment has the copy open until it runs its own program.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                assert!(begin.elapsed() < Duration::from_mins(1), "{error}");
+                thread::sleep(Duration::from_millis(10));
+            }
+            output => break output.unwrap(),
+        }
+    };
     let reply = serde_json::from_slice(&output.stdout).unwrap();
     (output.status.code(), reply)
 }

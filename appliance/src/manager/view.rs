@@ -263,7 +263,9 @@ impl State {
         if device.is_used() || hung_up {
             let port = self.vm_ports.get(&(busid.clone(), devid));
             let attachment = port.map(|port| port.attachment.clone());
-            if attachment.is_none() && self.is_moving(busid, devid) {
+            // A list may come while the connect waits for the ttys.
+            let without_tty = attachment.as_ref().is_none_or(|a| a.ttys.is_empty());
+            if without_tty && self.is_moving(busid, devid) {
                 return DeviceState::Attaching;
             }
             return DeviceState::Attached {

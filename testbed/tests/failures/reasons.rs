@@ -146,9 +146,10 @@ pub fn vhci_missing(bed: &Bed) -> Outcome {
         machine: bed.vm(),
         command: format!("mv /root/vhci-hcd.ko* {folder}/ && depmod -a"),
     };
-    // As on a kernel without it: modprobe does not know it either.
+    // As on a kernel without it: modprobe does not know it either. The file goes first, since the Pi may ask for the
+    // ports at any moment, which loads the module.
     bed.vm().check(&format!(
-        "rmmod vhci_hcd && mv {folder}/vhci-hcd.ko* /root/ && depmod -a"
+        "mv {folder}/vhci-hcd.ko* /root/ && depmod -a && rmmod vhci_hcd"
     ))?;
     let plug = bed.plug(Kind::Cp2102)?;
     device_told(bed, &plug.busid, "vhci_hcd")?;

@@ -163,10 +163,11 @@ fn connects(state: &mut State, effects: &mut Vec<Effect>) {
     }
 }
 
-/// Whether a device is to wait for those that are being connected.
+/// Whether a device is to wait for those that are being connected, and for those that come before
+/// it in the order of names and will be free in a moment.
 fn waits(state: &State, facts: &UsbDevice) -> bool {
     let own = state.remembered_tty(facts);
-    state.pending.values().any(|(request, since)| {
+    let connecting = state.pending.values().any(|(request, since)| {
         let Request::Connect(busid, _) = request else {
             return false;
         };
@@ -176,7 +177,18 @@ fn waits(state: &State, facts: &UsbDevice) -> bool {
         let competes = other.is_some_and(|(kind, _)| own.is_none_or(|(own, _)| own == kind));
         let patience = if competes { SLOW_NAME } else { SLOW_CONNECT };
         state.now < *since + patience
-    })
+    });
+    connecting
+        || state.devices.values().any(|other| {
+            state
+                .coming_until(other)
+                .is_some_and(|until| state.now < until)
+                && state
+                    .remembered_tty(&other.facts)
+                    .is_some_and(|(kind, number)| {
+                        own.is_none_or(|own| own.0 == kind && number < own.1)
+                    })
+        })
 }
 
 pub(super) fn send(state: &mut State, request: Request, effects: &mut Vec<Effect>) {
@@ -303,6 +315,52 @@ mod tests {
             .map(|(at, busid)| (*at, busid.as_str()))
             .collect();
         assert_eq!(order, [(1600, "1-3"), (6100, "1-1"), (12_100, "1-4")]);
+    }
+
+    #[test]
+    fn a_name_is_kept_for_a_device_whose_dead_session_is_about_to_end() {
+        let mut devices = [device("1-1", 2), device("1-2", 3), device("1-3", 4)];
+        devices[0].stub = Some(StubStatus::Used);
+        let had = ["/dev/ttyACM0", "/dev/ttyACM1", "/dev/ttyUSB0"];
+        let ended = |at: Option<u64>| {
+            let mut state = State::new(Duration::from_secs(30));
+            let mut order = Vec::new();
+            let mut inputs: Vec<_> = paired(&devices, &had)
+                .into_iter()
+                .map(|input| (0, input))
+                .collect();
+            for millis in (100..8000).step_by(100) {
+                inputs.push((millis, Input::Tick));
+                if at == Some(millis) {
+                    let (busid, devid) = (devices[0].busid.clone(), devices[0].devid);
+                    let event = crate::usbipd::Event::HungUp { busid, devid };
+                    inputs.push((millis, Input::Usbipd(event)));
+                }
+            }
+            for (millis, input) in inputs {
+                let effects;
+                (state, effects) = step(state, Duration::from_millis(millis), input);
+                order.extend(
+                    connected(&effects)
+                        .into_iter()
+                        .map(|busid| (millis, busid.to_owned())),
+                );
+            }
+            order
+        };
+        let first = |order: &[(u64, String)], busid: &str| {
+            order
+                .iter()
+                .find(|(_, one)| one == busid)
+                .map(|(at, _)| *at)
+        };
+        let order = ended(Some(300));
+        assert_eq!(first(&order, "1-3"), Some(0), "{order:?}");
+        assert!(first(&order, "1-1") < first(&order, "1-2"), "{order:?}");
+        // Not for ever.
+        let order = ended(None);
+        assert_eq!(first(&order, "1-1"), None, "{order:?}");
+        assert_eq!(first(&order, "1-2"), Some(6000), "{order:?}");
     }
 
     #[test]

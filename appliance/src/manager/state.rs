@@ -178,11 +178,16 @@ impl State {
             .cycles
             .values()
             .filter_map(|cycle| cycle.next_change(self.now));
+        let coming = self
+            .devices
+            .values()
+            .filter_map(|device| self.coming_until(device));
         retries
             .chain(slow)
             .chain(held_off)
             .chain(disconnects)
             .chain(cycles)
+            .chain(coming)
             .chain(self.naming.next_try.filter(|_| self.listening()))
             .filter(|at| *at > self.now)
             .chain(self.rescan_at)
@@ -241,6 +246,20 @@ impl State {
         let node = self.memory.get(&Identity::of(facts))?.tty.as_deref()?;
         let kind = node.trim_end_matches(|c: char| c.is_ascii_digit());
         Some((kind, node[kind.len()..].parse().unwrap_or(u32::MAX)))
+    }
+
+    /// Until when others wait with their names for a device that is to be attached and is not: its
+    /// dead session is being ended, say, or it is being bound. None where nothing is on its way.
+    pub(super) fn coming_until(&self, device: &Device) -> Option<Duration> {
+        let Session::Up { since, .. } = self.session else {
+            return None;
+        };
+        let facts = &device.facts;
+        let key = (facts.busid.clone(), facts.devid);
+        let has_name = self.vm_ports.contains_key(&key);
+        let wanted = self.verdict(facts).exports() && !self.is_held(facts);
+        (wanted && !has_name && device.failure.is_none())
+            .then(|| since.max(device.changed.unwrap_or(device.since)) + SLOW_NAME)
     }
 
     pub(super) fn is_pending(&self, request: &Request) -> bool {

@@ -180,26 +180,29 @@ impl Vm {
             address: Some(peer),
             pi_boot_id: self.pi_boot_id.clone(),
         };
-        let right_speed: Vec<Port> = vhci
-            .ports()?
-            .into_iter()
-            .filter(|port| port.is_super == device.speed.is_super())
-            .collect();
-        for port in right_speed.iter().filter(|p| p.state == PortState::Free) {
-            record.save(&self.root, port.number, self.server.port)?;
-            match vhci.attach(port.number, stream.as_fd(), device.devid, device.speed) {
-                Ok(Attach::Done) => return Ok(port.number),
-                // The stock tool knows no lock of ours and rewrites its own record.
-                Ok(Attach::PortBusy) => {}
-                Err(error) => {
-                    Record::remove(&self.root, port.number);
-                    return Err(error);
+        let mut total = 0;
+        for ports in vhci.controllers() {
+            for port in ports? {
+                if port.is_super != device.speed.is_super() {
+                    continue;
+                }
+                total += 1;
+                if port.state != PortState::Free {
+                    continue;
+                }
+                record.save(&self.root, port.number, self.server.port)?;
+                match vhci.attach(port.number, stream.as_fd(), device.devid, device.speed) {
+                    Ok(Attach::Done) => return Ok(port.number),
+                    // The stock tool knows no lock of ours and rewrites its own record.
+                    Ok(Attach::PortBusy) => {}
+                    Err(error) => {
+                        Record::remove(&self.root, port.number);
+                        return Err(error);
+                    }
                 }
             }
         }
-        Err(Error::NoFreePort {
-            total: right_speed.len(),
-        })
+        Err(Error::NoFreePort { total })
     }
 
     /// Wait for enumeration and ttys.

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often to look while the state is expected any moment. Looking costs some 20 µs, so this is
-/// under 1 % of a core for the quarter of a second that an enumeration lasts.
-const EAGER: Duration = Duration::from_millis(2);
+/// How often to look while the state is expected any moment. The drivers and udev work meanwhile,
+/// and looking takes up to 100 µs from them.
+const EAGER: Duration = Duration::from_millis(5);
 /// How often to look once the usual time is over.
 const PATIENT: Duration = Duration::from_millis(25);
 /// What counts as the usual time.

@@ -15,6 +15,7 @@ use protocol::{
 };
 use tokio::{
     sync::{mpsc, watch},
+    task::yield_now,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -209,6 +210,9 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
         while let Some(input) = self.next(&mut inputs).await {
             self.pulse.beat();
             self.take(input);
+            // The link sends what was ordered before anybody is shown that it was.
+            yield_now().await;
+            self.show();
         }
     }
 
@@ -254,6 +258,9 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
             tracing::debug!(?effect, "ordered");
             self.carry_out(effect);
         }
+    }
+
+    fn show(&self) {
         let view = self.state.view();
         self.view.send_if_modified(|published| {
             let changed = **published != view;

@@ -15,6 +15,7 @@ use std::{
 use rustix::fs::OFlags;
 use tokio::{
     sync::watch,
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 
@@ -27,8 +28,8 @@ use crate::manager::{
 pub const PATH: &str = "/dev/console";
 /// How often the address is looked at; nothing tells of a new one.
 const LOOK: Duration = Duration::from_secs(5);
-/// The least time between two writes.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// From a change to its being shown, with those that follow it.
+const SETTLE: Duration = Duration::from_secs(1);
 /// An address of TEST-NET-1 (RFC 5737), to which nothing is sent.
 const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
@@ -47,15 +48,19 @@ pub async fn show(
             &notices(),
         );
         if now != shown {
-            if let Err(error) = write(path, &now) {
+            shown.clone_from(&now);
+            let path = path.to_owned();
+            // A serial line takes a hundred microseconds for each character.
+            let written = spawn_blocking(move || write(&path, &now)).await;
+            if let Ok(Err(error)) = written {
                 tracing::debug!(%error, "the screen cannot be written to");
             }
-            shown = now;
         }
-        sleep(SHORTEST).await;
         if let Ok(Err(_)) = timeout(LOOK, view.changed()).await {
             return;
         }
+        // A plug changes it several times within a moment, in which there is more urgent work.
+        sleep(SETTLE).await;
     }
 }
 

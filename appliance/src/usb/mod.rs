@@ -12,6 +12,7 @@
 
 mod descriptors;
 pub mod device;
+mod directory;
 mod policy;
 pub mod ports;
 pub mod power;

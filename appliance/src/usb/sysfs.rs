@@ -1,10 +1,9 @@
 //! The USB devices that are there, read from sysfs.
 
 use std::{
-    fs::{self, File},
-    io::{self, ErrorKind, Read},
-    path::{Path, PathBuf},
-    str::FromStr,
+    fs,
+    io::{self, ErrorKind},
+    path::{Component, Path, PathBuf},
 };
 
 use protocol::{BusId, DevId, Speed};
@@ -12,11 +11,10 @@ use protocol::{BusId, DevId, Speed};
 use super::{
     descriptors,
     device::{StubStatus, UsbDevice},
-    policy, usage,
+    directory::Directory,
+    policy,
+    usage::{self, Mounts},
 };
-
-/// Longest file read: `descriptors` may hold 255 configurations, of which 64 KiB say enough.
-const MAX_FILE: u64 = 64 * 1024;
 
 /// Speed of a root hub, in Mbit/s, from which on its bus is a USB 3 bus.
 const SUPER_SPEED: u32 = 5000;
@@ -44,8 +42,10 @@ pub struct Sysfs {
 impl Sysfs {
     /// `root` is `/sys`, or a tree like it.
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
         Self {
-            root: root.into(),
+            // A real path, as those of the devices below it are.
+            root: fs::canonicalize(&root).unwrap_or(root),
             mounts: "/proc/self/mountinfo".into(),
         }
     }
@@ -76,7 +76,7 @@ impl Sysfs {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(SysfsError::List { path, source }),
         };
-        let mounts = self.mounts();
+        let mounts = Mounts::new(&self.mounts);
         let mut devices: Vec<_> = entries
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -89,48 +89,56 @@ impl Sysfs {
     /// One device, none when it is not there.
     #[must_use]
     pub fn device(&self, busid: &BusId) -> Option<UsbDevice> {
-        self.read(busid, &self.mounts())
+        self.read(busid, &Mounts::new(&self.mounts))
     }
 
     /// `usbip_status` of a device, none when usbip-host does not have it.
     #[must_use]
     pub fn stub_status(&self, busid: &BusId) -> Option<StubStatus> {
-        stub_status(&self.devices().join(busid.as_str()))
+        stub_status(&Directory::open(&self.devices().join(busid.as_str()))?)
     }
 
     /// Bus and device number, none when the device is not there.
     #[must_use]
     pub fn devid(&self, busid: &BusId) -> Option<DevId> {
-        devid(&self.devices().join(busid.as_str()))
+        devid(&Directory::open(&self.devices().join(busid.as_str()))?)
     }
 
-    fn mounts(&self) -> String {
-        let bytes = fs::read(&self.mounts).unwrap_or_else(|error| {
-            tracing::warn!(path = %self.mounts.display(), %error, "failed to read the mounts");
-            Vec::new()
+    /// The real path of a device's directory. The links of sysfs are relative and lead to one.
+    fn directory(&self, busid: &BusId) -> Option<PathBuf> {
+        let link = self.devices().join(busid.as_str());
+        let target = fs::read_link(&link).ok()?;
+        let mut directory = self.devices();
+        for part in target.components() {
+            match part {
+                Component::ParentDir => {
+                    directory.pop();
+                }
+                Component::Normal(name) => directory.push(name),
+                _ => return fs::canonicalize(link).ok(),
+            }
+        }
+        Some(directory)
+    }
+
+    fn read(&self, busid: &BusId, mounts: &Mounts) -> Option<UsbDevice> {
+        let path = self.directory(busid)?;
+        // All that is read through it is of one device, whatever is plugged in there meanwhile.
+        let directory = Directory::open(&path)?;
+        let place = Place::of(&self.root, &path, busid);
+        let vendor = directory.hex("idVendor")?;
+        let product = directory.hex("idProduct")?;
+        let configuration = directory.number("bConfigurationValue").unwrap_or(0);
+        let described = descriptors::interfaces(&directory.bytes("descriptors")?);
+        let class = ["bDeviceClass", "bDeviceSubClass", "bDeviceProtocol"].map(|file| {
+            let value = directory.hex(file)?;
+            u8::try_from(value).ok()
         });
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    fn read(&self, busid: &BusId, mounts: &str) -> Option<UsbDevice> {
-        // The link goes first when a device is removed, so what is read below is one device's.
-        let directory = fs::canonicalize(self.devices().join(busid.as_str())).ok()?;
-        let place = Place::of(&self.root, &directory, busid);
-        let vendor = hex(&directory, "idVendor")?;
-        let product = hex(&directory, "idProduct")?;
-        let configuration = text(&directory, "bConfigurationValue")
-            .and_then(|value| value.trim().parse().ok())
-            .unwrap_or(0);
-        let described = descriptors::interfaces(&bytes(&directory, "descriptors")?);
-        let class = ["bDeviceClass", "bDeviceSubClass", "bDeviceProtocol"]
-            .map(|file| hex(&directory, file).and_then(|value| u8::try_from(value).ok()));
         let [Some(class), Some(subclass), Some(class_protocol)] = class else {
             return None;
         };
-        let driver = fs::read_link(directory.join("driver"))
-            .ok()
-            .and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()));
-        let usage = usage::of_device(&directory, busid.as_str(), mounts);
+        let driver = directory.link_name("driver");
+        let usage = usage::of_device(&path, busid.as_str(), mounts);
         let verdict = policy::verdict(&policy::Facts {
             vendor,
             product,
@@ -144,17 +152,17 @@ impl Sysfs {
         Some(UsbDevice {
             busid: busid.clone(),
             devid: devid(&directory)?,
-            speed: Speed::from_sysfs(&text(&directory, "speed")?)?,
+            speed: Speed::from_sysfs(&directory.text("speed")?)?,
             vendor,
             product,
-            bcd_device: hex(&directory, "bcdDevice")?,
+            bcd_device: directory.hex("bcdDevice")?,
             class: [class, subclass, class_protocol],
             configuration,
-            configurations: number(&directory, "bNumConfigurations").unwrap_or(1),
+            configurations: directory.number("bNumConfigurations").unwrap_or(1),
             interfaces: interfaces.into_iter().map(|i| i.class).collect(),
-            manufacturer: string(&directory, "manufacturer"),
-            product_name: string(&directory, "product"),
-            serial: string(&directory, "serial"),
+            manufacturer: directory.string("manufacturer"),
+            product_name: directory.string("product"),
+            serial: directory.string("serial"),
             port_path: place.port_path,
             stub: (driver.as_deref() == Some("usbip-host"))
                 .then(|| stub_status(&directory))
@@ -173,8 +181,7 @@ struct Place {
 
 impl Place {
     fn of(root: &Path, directory: &Path, busid: &BusId) -> Self {
-        // Both are real paths here, or the prefix would not be found in a tree behind a link.
-        let devices = fs::canonicalize(root.join("devices")).unwrap_or_default();
+        let devices = root.join("devices");
         let below = directory.strip_prefix(&devices).unwrap_or(directory);
         let names: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
         let bus = busid.as_str().split('-').next().unwrap_or_default();
@@ -184,7 +191,7 @@ impl Place {
         // An xHCI controller has two root hubs, whose ports have the same numbers.
         let speed: u32 = at
             .map(|at| below.iter().take(at + 1).collect::<PathBuf>())
-            .and_then(|hub| number(&devices.join(hub), "speed"))
+            .and_then(|hub| Directory::open(&devices.join(hub))?.number("speed"))
             .unwrap_or(0);
         let kind = if speed >= SUPER_SPEED { "usb3" } else { "usb" };
         let ports = busid
@@ -198,46 +205,20 @@ impl Place {
     }
 }
 
-fn devid(directory: &Path) -> Option<DevId> {
+fn devid(directory: &Directory) -> Option<DevId> {
     Some(DevId::new(
-        number(directory, "busnum")?,
-        number(directory, "devnum")?,
+        directory.number("busnum")?,
+        directory.number("devnum")?,
     ))
 }
 
-fn stub_status(directory: &Path) -> Option<StubStatus> {
-    match number(directory, "usbip_status")? {
+fn stub_status(directory: &Directory) -> Option<StubStatus> {
+    match directory.number("usbip_status")? {
         1u8 => Some(StubStatus::Available),
         2 => Some(StubStatus::Used),
         3 => Some(StubStatus::Error),
         _ => None,
     }
-}
-
-fn bytes(directory: &Path, file: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = File::open(directory.join(file)).ok()?;
-    file.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
-
-fn text(directory: &Path, file: &str) -> Option<String> {
-    let bytes = bytes(directory, file)?;
-    let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    Some(String::from_utf8_lossy(text).into_owned())
-}
-
-/// A string descriptor; empty is none.
-fn string(directory: &Path, file: &str) -> Option<String> {
-    text(directory, file).filter(|text| !text.is_empty())
-}
-
-fn number<N: FromStr>(directory: &Path, file: &str) -> Option<N> {
-    text(directory, file)?.trim().parse().ok()
-}
-
-fn hex(directory: &Path, file: &str) -> Option<u16> {
-    u16::from_str_radix(text(directory, file)?.trim(), 16).ok()
 }
 
 #[cfg(test)]

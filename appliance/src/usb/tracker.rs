@@ -79,6 +79,11 @@ impl Tracker {
         Ok(())
     }
 
+    /// Whether the device is known with a driver.
+    pub(super) fn is_driven(&self, busid: &BusId) -> bool {
+        (self.known.get(busid)).is_some_and(|device| device.driver.is_some())
+    }
+
     fn send(&self, change: Change) -> Result<(), Undelivered> {
         let room = self.changes.try_reserve().map_err(undelivered)?;
         room.send(change);

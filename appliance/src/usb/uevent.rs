@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    io, mem,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use protocol::BusId;
@@ -32,6 +32,10 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// When the receiver has no room: time until the next try.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binding a device makes a handful of uevents, and they come while its import is under way: what is
+/// known already is read again once they are over.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// Without uevents: time between two snapshots, each preceded by another try to get uevents.
 const BLIND_PAUSE: Duration = Duration::from_secs(5);
@@ -104,6 +108,7 @@ impl Shared {
 fn watch(shared: &Shared, tracker: &mut Tracker) {
     let mut socket = None;
     let mut snapshot_due = true;
+    let mut later = Later::default();
     loop {
         if socket.is_none() {
             // Events from here on are not missed by the snapshot that follows.
@@ -125,7 +130,7 @@ fn watch(shared: &Shared, tracker: &mut Tracker) {
         let limit = match &socket {
             _ if snapshot_due => Some(FULL_PAUSE),
             None => Some(BLIND_PAUSE),
-            Some(_) => None,
+            Some(_) => later.wait(),
         };
         let broken = wait(shared, socket.as_ref(), limit);
         if shared.stop.load(Ordering::Acquire) {
@@ -141,13 +146,17 @@ fn watch(shared: &Shared, tracker: &mut Tracker) {
             socket = None;
             continue;
         }
-        // A snapshot that is due says all of it.
-        if !snapshot_due {
-            match tracker.happened(&happened) {
-                Ok(()) => {}
-                Err(Undelivered::Full) => snapshot_due = true,
-                Err(Undelivered::Closed) => return,
-            }
+        later.put_off(happened, |busid| tracker.is_driven(busid));
+        let happened = later.take();
+        if snapshot_due {
+            // It says all of it.
+            later = Later::default();
+            continue;
+        }
+        match tracker.happened(&happened) {
+            Ok(()) => {}
+            Err(Undelivered::Full) => snapshot_due = true,
+            Err(Undelivered::Closed) => return,
         }
     }
 }
@@ -213,6 +222,48 @@ impl Happened {
             }
             _ => {}
         }
+    }
+}
+
+/// What happened and was not looked at yet.
+#[derive(Debug, Default)]
+struct Later {
+    now: Happened,
+    settling: BTreeSet<BusId>,
+    /// When the first of those that settle is due.
+    due: Option<Instant>,
+}
+
+impl Later {
+    /// Of devices that are there, `known` and not removed, it is enough to hear a moment later.
+    fn put_off(&mut self, happened: Happened, known: impl Fn(&BusId) -> bool) {
+        for busid in happened.touched {
+            if known(&busid) && !happened.removed.contains(&busid) {
+                self.settling.insert(busid);
+                self.due.get_or_insert_with(|| Instant::now() + SETTLE);
+            } else {
+                self.settling.remove(&busid);
+                self.now.touched.insert(busid);
+            }
+        }
+        self.now.removed.extend(happened.removed);
+    }
+
+    /// What is to be looked at now.
+    fn take(&mut self) -> Happened {
+        let mut happened = mem::take(&mut self.now);
+        if self.due.is_some_and(|due| due <= Instant::now()) {
+            self.due = None;
+            happened.touched.append(&mut self.settling);
+        }
+        happened
+    }
+
+    /// How long until something is due.
+    fn wait(&self) -> Option<Duration> {
+        let due = self.due?;
+        // A moment more, since a poll may return a moment early.
+        Some(due.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 }
 
@@ -305,6 +356,41 @@ mod tests {
         drop(Monitor::spawn(Tree::new().sysfs(), sender).unwrap());
         let ended = async { while changes.recv().await.is_some() {} };
         timeout(Duration::from_mins(1), ended).await.unwrap();
+    }
+
+    #[test]
+    fn what_is_known_is_read_once_it_has_settled_and_the_rest_at_once() {
+        let busid = |text: &str| text.parse::<BusId>().unwrap();
+        let happened = |touched: &[&str], removed: &[&str]| Happened {
+            touched: touched.iter().map(|text| busid(text)).collect(),
+            removed: removed.iter().map(|text| busid(text)).collect(),
+        };
+        let known = |one: &BusId| *one != busid("1-9");
+        let names = |taken: Happened| {
+            let names = taken.touched.iter().map(BusId::to_string);
+            names.collect::<Vec<_>>()
+        };
+        let mut later = Later::default();
+        assert_eq!(later.wait(), None);
+        later.put_off(happened(&["1-1", "1-2", "1-9"], &["1-2"]), known);
+        assert_eq!(names(later.take()), ["1-2", "1-9"]);
+        assert!(later.wait().is_some());
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let settled = loop {
+            let taken = names(later.take());
+            if !taken.is_empty() || Instant::now() > deadline {
+                break taken;
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(settled, ["1-1"]);
+        assert_eq!(later.wait(), None);
+
+        // Gone meanwhile: that is told at once, and once.
+        later.put_off(happened(&["1-1"], &[]), known);
+        later.put_off(happened(&["1-1"], &["1-1"]), known);
+        assert_eq!(names(later.take()), ["1-1"]);
+        assert!(later.settling.is_empty());
     }
 
     #[test]

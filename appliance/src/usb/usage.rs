@@ -1,6 +1,11 @@
 //! What this Pi itself uses a device for: network interfaces and mounted file systems.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{
+    cell::OnceCell,
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// How deep below an interface a disk's partition lies, with some to spare
 /// (`1-1:1.0/host0/target0:0:0/0:0:0:0/block/sda/sda1`).
@@ -15,27 +20,54 @@ pub struct Usage {
     pub mounted: Option<String>,
 }
 
-/// Looks below the interface directories of `device`, a real path in sysfs.
-///
-/// `mounts` is the text of a `mountinfo` file (proc_pid_mountinfo(5)). Directories that vanish
+/// What is mounted, read when the first disk asks: few devices have one.
+#[derive(Debug)]
+pub struct Mounts {
+    file: PathBuf,
+    devices: OnceCell<HashSet<String>>,
+}
+
+impl Mounts {
+    /// By a file in the form of proc_pid_mountinfo(5).
+    pub fn new(file: impl Into<PathBuf>) -> Self {
+        Self {
+            file: file.into(),
+            devices: OnceCell::new(),
+        }
+    }
+
+    /// Whether a device is mounted, by its number, as `8:1`, or its file.
+    fn have(&self, device: &str) -> bool {
+        self.devices.get_or_init(|| self.read()).contains(device)
+    }
+
+    fn read(&self) -> HashSet<String> {
+        let bytes = fs::read(&self.file).unwrap_or_else(|error| {
+            tracing::warn!(path = %self.file.display(), %error, "failed to read the mounts");
+            Vec::new()
+        });
+        mounted_devices(&String::from_utf8_lossy(&bytes))
+    }
+}
+
+/// Looks below the interface directories of `device`, a real path in sysfs. Directories that vanish
 /// meanwhile count as empty.
 #[must_use]
-pub fn of_device(device: &Path, name: &str, mounts: &str) -> Usage {
-    let mounted = mounted_devices(mounts);
+pub fn of_device(device: &Path, name: &str, mounts: &Mounts) -> Usage {
     let mut usage = Usage::default();
     for (entry, path) in directories(device) {
         if entry
             .strip_prefix(name)
             .is_some_and(|rest| rest.starts_with(':'))
         {
-            look(&path, MAX_DEPTH, &mounted, &mut usage);
+            look(&path, MAX_DEPTH, mounts, &mut usage);
         }
     }
     usage
 }
 
 /// Major and minor numbers, as `8:1`, and device files of all mounts.
-fn mounted_devices(mounts: &str) -> HashSet<&str> {
+fn mounted_devices(mounts: &str) -> HashSet<String> {
     mounts
         .lines()
         .flat_map(|line| {
@@ -45,10 +77,11 @@ fn mounted_devices(mounts: &str) -> HashSet<&str> {
                 .and_then(|(_, rest)| rest.split(' ').nth(1));
             number.into_iter().chain(file)
         })
+        .map(str::to_owned)
         .collect()
 }
 
-fn look(directory: &Path, depth: usize, mounted: &HashSet<&str>, usage: &mut Usage) {
+fn look(directory: &Path, depth: usize, mounts: &Mounts, usage: &mut Usage) {
     for (entry, path) in directories(directory) {
         match entry.as_str() {
             "net" => {
@@ -57,34 +90,33 @@ fn look(directory: &Path, depth: usize, mounted: &HashSet<&str>, usage: &mut Usa
             }
             "block" => {
                 for (disk, path) in directories(&path) {
-                    look_at_disk(&disk, &path, mounted, usage);
+                    look_at_disk(&disk, &path, mounts, usage);
                 }
             }
             "power" => {}
-            _ if depth > 0 => look(&path, depth - 1, mounted, usage),
+            // Endpoints.
+            _ if entry.starts_with("ep_") => {}
+            _ if depth > 0 => look(&path, depth - 1, mounts, usage),
             _ => {}
         }
     }
 }
 
-fn look_at_disk(disk: &str, path: &Path, mounted: &HashSet<&str>, usage: &mut Usage) {
+fn look_at_disk(disk: &str, path: &Path, mounts: &Mounts, usage: &mut Usage) {
     let partitions = directories(path)
         .into_iter()
         .filter(|(name, _)| name.starts_with(disk));
     for (name, path) in partitions.chain([(disk.to_owned(), path.to_owned())]) {
         let number = fs::read_to_string(path.join("dev")).unwrap_or_default();
         let held = fs::read_dir(path.join("holders")).is_ok_and(|mut held| held.next().is_some());
-        if held
-            || mounted.contains(number.trim())
-            || mounted.contains(format!("/dev/{name}").as_str())
-        {
+        if held || mounts.have(number.trim()) || mounts.have(&format!("/dev/{name}")) {
             usage.mounted.get_or_insert(name);
         }
     }
 }
 
 /// Real directories in a directory, sorted by name.
-fn directories(path: &Path) -> Vec<(String, std::path::PathBuf)> {
+fn directories(path: &Path) -> Vec<(String, PathBuf)> {
     let mut found: Vec<_> = fs::read_dir(path)
         .into_iter()
         .flatten()

@@ -14,11 +14,7 @@ use std::{
 
 use protocol::{DevId, Speed};
 
-use crate::{
-    failure::Error,
-    root::{Root, names_in},
-    wait,
-};
+use crate::{failure::Error, root::Root, wait};
 
 /// Every controller's `status` file stands in the first one's directory, as do `attach` and
 /// `detach` (drivers/usb/usbip/vhci_sysfs.c).
@@ -50,34 +46,41 @@ impl Vhci {
             .then(|| Self { root: root.clone() })
     }
 
+    /// The ports, controller by controller in order: who finds what it looks for reads no more.
+    pub fn controllers(&self) -> impl Iterator<Item = Result<Vec<Port>, Error>> {
+        // status, status.1, status.2 … each with the ports of one controller.
+        (0u32..).map_while(|index| {
+            let name = match index {
+                0 => format!("{DIR}/status"),
+                n => format!("{DIR}/status.{n}"),
+            };
+            match self.root.read(&name) {
+                Ok(text) => Some(status::parse(&text)),
+                Err(Error::Read { source, .. })
+                    if index > 0 && source.kind() == io::ErrorKind::NotFound =>
+                {
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            }
+        })
+    }
+
     /// Every port of every controller, in order.
     pub fn ports(&self) -> Result<Vec<Port>, Error> {
-        // status, status.1, status.2 … each with the ports of one controller.
-        let files = names_in(&self.root.path(DIR))
-            .into_iter()
-            .filter(|name| name == "status" || name.starts_with("status."));
-        let mut ports = Vec::new();
-        for file in files {
-            ports.extend(status::parse(&self.root.read(&format!("{DIR}/{file}"))?)?);
+        let mut all = Vec::new();
+        for ports in self.controllers() {
+            all.extend(ports?);
         }
-        ports.sort_by_key(|port| port.number);
-        Ok(ports)
+        all.sort_by_key(|port| port.number);
+        Ok(all)
     }
 
     /// One port. It costs one small file instead of all controllers'.
     pub fn port(&self, number: u32) -> Result<Option<Port>, Error> {
         // The file is not known from the number alone: ports per controller is a build option.
-        for index in 0u32.. {
-            let name = match index {
-                0 => format!("{DIR}/status"),
-                n => format!("{DIR}/status.{n}"),
-            };
-            if index > 0 && !self.root.path(&name).exists() {
-                break;
-            }
-            let found = status::parse(&self.root.read(&name)?)?
-                .into_iter()
-                .find(|port| port.number == number);
+        for ports in self.controllers() {
+            let found = ports?.into_iter().find(|port| port.number == number);
             if found.is_some() {
                 return Ok(found);
             }

@@ -124,7 +124,12 @@ impl Vm {
             None => self.prepare()?,
         };
         let _lock = Lock::device(&self.root, busid)?;
-        for held in self.held(&vhci)? {
+        let held = if Record::names(&self.root, busid) {
+            self.held(&vhci)?
+        } else {
+            Vec::new()
+        };
+        for held in held {
             if held.record.busid != *busid {
                 continue;
             }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     failure::Error,
     lock::RUN_DIR,
-    root::{Root, replace_file},
+    root::{Root, names_in, replace_file},
 };
 
 /// Where the stock `usbip port` looks (`VHCI_STATE_PATH` in tools/usb/usbip).
@@ -37,6 +37,24 @@ impl Record {
     #[must_use]
     pub fn load(root: &Root, port: u32, devid: Option<DevId>) -> Option<Self> {
         Self::load_own(root, port, devid).or_else(|| Self::load_stock(root, port, devid))
+    }
+
+    /// Whether any record is about this busid, true or not. Costs less than asking the kernel, which
+    /// is not needed where there is none.
+    #[must_use]
+    pub fn names(root: &Root, busid: &BusId) -> bool {
+        [RUN_DIR, STOCK_DIR].iter().any(|dir| {
+            names_in(&root.path(dir))
+                .iter()
+                .filter_map(|name| name.strip_prefix("port")?.parse().ok())
+                .any(|port: u32| {
+                    let own = Self::load_own(root, port, None);
+                    own.is_some_and(|record| record.busid == *busid)
+                        || root.read(&stock_path(port)).is_ok_and(|text| {
+                            text.split_ascii_whitespace().nth(2) == Some(busid.as_str())
+                        })
+                })
+        })
     }
 
     fn load_own(root: &Root, port: u32, devid: Option<DevId>) -> Option<Self> {
@@ -113,6 +131,7 @@ mod tests {
             Some(record())
         );
         assert_eq!(Record::load(&root, 2, None), Some(record()));
+        assert!(Record::names(&root, &record().busid));
         assert_eq!(
             fs::read_to_string(root.path("/var/run/vhci_hcd/port2")).unwrap(),
             "pi.local 3240 1-1.1\n"
@@ -131,6 +150,8 @@ mod tests {
         fs::write(root.path(&stock_path(0)), "192.168.1.50 3240 1-1.3\n").unwrap();
         let found = Record::load(&root, 0, Some(DevId(0x0001_0009))).unwrap();
         assert_eq!(found.busid.as_str(), "1-1.3");
+        let named = |busid: &str| Record::names(&root, &busid.parse().unwrap());
+        assert_eq!((named("1-1.3"), named("1-1")), (true, false));
         assert_eq!(found.address, Some([192, 168, 1, 50].into()));
     }
 }

@@ -154,10 +154,10 @@ impl Stub {
         if !self.sysfs.driver(USBIP_HOST).exists() {
             return Err(StubError::NoModule);
         }
-        if self.sysfs.devid(busid).is_none() {
+        let pin = self.pin(busid);
+        if pin.is_none() && self.sysfs.devid(busid).is_none() {
             return Err(StubError::NotPluggedIn(busid.clone()));
         }
-        let pin = self.pin(busid);
         if self.driver_of(busid).as_deref() == Some(USBIP_HOST) {
             *pinned = pin;
             return Ok(());

@@ -37,6 +37,10 @@ const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// known already is read again once they are over.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// For so long after the first of a burst the socket is left to collect the others, instead of
+/// waking for each.
+const BURST: Duration = Duration::from_millis(10);
+
 /// Without uevents: time between two snapshots, each preceded by another try to get uevents.
 const BLIND_PAUSE: Duration = Duration::from_secs(5);
 
@@ -146,7 +150,7 @@ fn watch(shared: &Shared, tracker: &mut Tracker) {
             socket = None;
             continue;
         }
-        later.put_off(happened, |busid| tracker.is_driven(busid));
+        let begins = later.put_off(happened, |busid| tracker.is_driven(busid));
         let happened = later.take();
         if snapshot_due {
             // It says all of it.
@@ -157,6 +161,9 @@ fn watch(shared: &Shared, tracker: &mut Tracker) {
             Ok(()) => {}
             Err(Undelivered::Full) => snapshot_due = true,
             Err(Undelivered::Closed) => return,
+        }
+        if begins {
+            thread::sleep(BURST);
         }
     }
 }
@@ -236,7 +243,9 @@ struct Later {
 
 impl Later {
     /// Of devices that are there, `known` and not removed, it is enough to hear a moment later.
-    fn put_off(&mut self, happened: Happened, known: impl Fn(&BusId) -> bool) {
+    /// Whether this is the first that is put off.
+    fn put_off(&mut self, happened: Happened, known: impl Fn(&BusId) -> bool) -> bool {
+        let before = self.due;
         for busid in happened.touched {
             if known(&busid) && !happened.removed.contains(&busid) {
                 self.settling.insert(busid);
@@ -247,6 +256,7 @@ impl Later {
             }
         }
         self.now.removed.extend(happened.removed);
+        before.is_none() && self.due.is_some()
     }
 
     /// What is to be looked at now.
@@ -372,7 +382,8 @@ mod tests {
         };
         let mut later = Later::default();
         assert_eq!(later.wait(), None);
-        later.put_off(happened(&["1-1", "1-2", "1-9"], &["1-2"]), known);
+        assert!(later.put_off(happened(&["1-1", "1-2", "1-9"], &["1-2"]), known));
+        assert!(!later.put_off(happened(&["1-1"], &[]), known));
         assert_eq!(names(later.take()), ["1-2", "1-9"]);
         assert!(later.wait().is_some());
         let deadline = Instant::now() + Duration::from_mins(1);

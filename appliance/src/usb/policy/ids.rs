@@ -28,13 +28,16 @@ impl Kind {
 /// The driver of this kind that takes the device of this vendor and product, or one of its
 /// `interfaces`. The table is scanned as text: a device comes now and then.
 pub(super) fn find(kind: Kind, id: (u16, u16), interfaces: &[Interface]) -> Option<&'static str> {
+    // Most patterns are of other vendors, which is seen without reading them.
+    let vendor = format!("{:04x}:", id.0);
     TABLE.lines().find_map(|line| {
-        let mut words = line.split(' ');
-        if words.next() != Some(kind.word()) {
-            return None;
-        }
-        let driver = words.next()?;
-        words
+        let (driver, patterns) = line
+            .strip_prefix(kind.word())?
+            .strip_prefix(' ')?
+            .split_once(' ')?;
+        patterns
+            .split(' ')
+            .filter(|pattern| pattern.starts_with(&vendor) || pattern.starts_with('*'))
             .any(|pattern| matches(pattern, id, interfaces))
             .then_some(driver)
     })

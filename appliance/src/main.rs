@@ -77,6 +77,7 @@ async fn run() -> anyhow::Result<()> {
     let exports = Exports {
         peers: [].into(),
         devices: [].into(),
+        coming: [].into(),
         grace,
     };
     let (exports, exported) = watch::channel(exports);

@@ -83,6 +83,10 @@ impl Exporter for Kernel {
         Ok(self.sysfs().device(busid))
     }
 
+    fn devid(&self, busid: &BusId) -> io::Result<Option<DevId>> {
+        Ok(self.sysfs().devid(busid))
+    }
+
     fn stub_status(&self, busid: &BusId) -> io::Result<Option<StubStatus>> {
         Ok(self.sysfs().stub_status(busid))
     }

@@ -126,7 +126,8 @@ fn strays_on_the_vm(state: &mut State, effects: &mut Vec<Effect>) {
     }
 }
 
-/// Attach what is free, one after the other in the order of the ttys they had, so that they get the
+/// Attach what is free or about to be, since the way to the VM and back takes longer than binding;
+/// one after the other in the order of the ttys they had, so that they get the
 /// same names again.
 fn connects(state: &mut State, effects: &mut Vec<Effect>) {
     let now = state.now;
@@ -143,8 +144,8 @@ fn connects(state: &mut State, effects: &mut Vec<Effect>) {
         .iter()
         .filter(|(busid, device)| {
             let devid = device.facts.devid;
-            device.facts.stub == Some(StubStatus::Available)
-                && device.busy.is_none()
+            let free = device.facts.stub == Some(StubStatus::Available) && device.busy.is_none();
+            (free || device.is_being_bound())
                 && state.verdict(&device.facts).exports()
                 && !state.is_held(&device.facts)
                 && device.is_due(now)
@@ -204,10 +205,10 @@ mod tests {
 
     use protocol::{
         DevId, Speed,
-        line::{Answer, Attachment, Request, Tty, VmHello, VmStatus},
+        line::{self, Answer, Attachment, Request, Tty, VmHello, VmStatus},
     };
 
-    use super::super::{Effect, Identity, Input, Remembered, State, step};
+    use super::super::{Effect, Identity, Input, Remembered, State, step, view::DeviceState};
     use crate::{
         usb::{Change, StubStatus, UsbDevice, Verdict},
         vm::{Event, Pairing},
@@ -315,6 +316,49 @@ mod tests {
             .map(|(at, busid)| (*at, busid.as_str()))
             .collect();
         assert_eq!(order, [(1600, "1-3"), (6100, "1-1"), (12_100, "1-4")]);
+    }
+
+    #[test]
+    fn the_vm_is_told_while_the_device_is_being_bound() {
+        let mut device = device("1-1", 2);
+        device.stub = None;
+        let mut state = State::new(Duration::from_secs(30));
+        let mut orders = Vec::new();
+        let mut inputs = paired(&[], &[]);
+        inputs.push(Input::Usb(Change::Present(device.clone())));
+        for input in inputs {
+            (state, orders) = step(state, Duration::from_millis(1), input);
+        }
+        let bind = Effect::Bind(device.busid.clone(), device.devid);
+        assert!(orders.contains(&bind), "{orders:?}");
+        assert_eq!(connected(&orders), ["1-1"]);
+        let exports = state.exports();
+        assert!(exports.coming.contains(&device.busid), "{exports:?}");
+
+        // It cannot be bound: that is what is shown, not that the VM did not get it.
+        let failed = Err("no such driver".to_owned());
+        let request = Request::Connect(device.busid.clone(), Some(device.devid));
+        let refused = Answer::Error(line::Failure {
+            kind: line::FailureKind::Refused,
+            message: "the Pi refused".to_owned(),
+            remedy: None,
+        });
+        for input in [
+            Input::Bound(device.busid.clone(), device.devid, failed),
+            Input::Vm(Event::Reply {
+                request,
+                answer: refused,
+            }),
+        ] {
+            (state, orders) = step(state, Duration::from_millis(2), input);
+        }
+        assert_eq!(connected(&orders), [""; 0]);
+        assert!(!state.exports().coming.contains(&device.busid));
+        let state = &state.view().devices[0].state;
+        let DeviceState::Failed { message, .. } = state else {
+            panic!("{state:?}");
+        };
+        assert_eq!(message, "no such driver");
     }
 
     #[test]

@@ -768,7 +768,12 @@ impl World {
             }
             Request::Connect(ref busid, _) => {
                 let busid = busid.clone();
-                self.import(&busid, Some(request));
+                if self.state.exports().coming.contains(&busid) {
+                    // The server waits until it is bound.
+                    self.at(5, Event::Carry(Effect::Send(request)));
+                } else {
+                    self.import(&busid, Some(request));
+                }
             }
             Request::Disconnect(ref busid, devid) => {
                 let devid = devid.unwrap();

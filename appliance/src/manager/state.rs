@@ -202,17 +202,15 @@ impl State {
     /// Who may import what, now.
     #[must_use]
     pub fn exports(&self) -> Exports {
-        let devices = self
-            .devices
-            .iter()
-            .filter(|(_, device)| {
-                device.facts.is_bound()
-                    && self.verdict(&device.facts).exports()
-                    && device.busy.is_none()
-                    && !self.is_held(&device.facts)
-            })
-            .map(|(busid, _)| busid.clone())
-            .collect();
+        let wanted =
+            |device: &Device| self.verdict(&device.facts).exports() && !self.is_held(&device.facts);
+        let busids = |which: &dyn Fn(&Device) -> bool| {
+            let devices = self.devices.iter();
+            let chosen = devices.filter(|(_, device)| which(device) && wanted(device));
+            chosen.map(|(busid, _)| busid.clone()).collect()
+        };
+        let devices = busids(&|device| device.facts.is_bound() && device.busy.is_none());
+        let coming = busids(&Device::is_being_bound);
         let peers = if self.pairing.is_some() {
             self.addresses.clone()
         } else {
@@ -221,6 +219,7 @@ impl State {
         Exports {
             peers,
             devices,
+            coming,
             grace: self.grace,
         }
     }
@@ -306,6 +305,11 @@ impl Device {
             attached_at: None,
             heir_of: None,
         }
+    }
+
+    /// Whether it will be bound and free in a moment, unless something is wrong with it.
+    pub(super) fn is_being_bound(&self) -> bool {
+        self.facts.stub.is_none() && self.busy == Some(Act::Binding) && self.failure.is_none()
     }
 
     pub(super) fn is_used(&self) -> bool {

@@ -276,7 +276,10 @@ fn replied(state: &mut State, request: Request, answer: Answer, effects: &mut Ve
                 .get_mut(&busid)
                 .filter(|d| Some(d.facts.devid) == devid)
             {
-                device.fail(now, failure.message, failure.remedy);
+                // Why it could not be bound says more than that the VM did not get it.
+                if device.facts.is_bound() || device.busy.is_some() {
+                    device.fail(now, failure.message, failure.remedy);
+                }
             }
             if failure.kind == line::FailureKind::Superseded {
                 state.rescan_by(now);

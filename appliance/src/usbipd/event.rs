@@ -15,6 +15,9 @@ pub struct Exports {
     pub peers: HashSet<IpAddr>,
     /// Devices that may be imported: bound, and held back by nobody.
     pub devices: BTreeSet<BusId>,
+    /// Devices that are being bound and follow in a moment: an import waits for them, so that the VM
+    /// can be told of them meanwhile.
+    pub coming: BTreeSet<BusId>,
     /// How long a silent peer keeps its devices.
     pub grace: Duration,
 }

@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::BorrowedFd};
 
-use protocol::BusId;
+use protocol::{BusId, DevId};
 
 use crate::usb::{StubStatus, UsbDevice};
 
@@ -15,6 +15,9 @@ pub trait Exporter: Send + Sync + 'static {
 
     /// One device, or `None` when it is not plugged in.
     fn device(&self, busid: &BusId) -> io::Result<Option<UsbDevice>>;
+
+    /// Bus and device number of a device, or `None` when it is not plugged in.
+    fn devid(&self, busid: &BusId) -> io::Result<Option<DevId>>;
 
     /// `usbip_status` of a device, or `None` when it is not bound or not plugged in.
     fn stub_status(&self, busid: &BusId) -> io::Result<Option<StubStatus>>;

@@ -268,8 +268,8 @@ impl Importer {
     /// the old devid.
     async fn confirm(&self, socket: &TcpStream, device: &UsbDevice) -> io::Result<()> {
         let busid = device.busid.clone();
-        let now = self.kernel.call(move |e| e.device(&busid)).await?;
-        if now.is_none_or(|now| now.devid != device.devid) {
+        let now = self.kernel.call(move |e| e.devid(&busid)).await?;
+        if now != Some(device.devid) {
             return Err(io::Error::other("the device was replugged"));
         }
         let reply = wire::encode_import(Ok(&on_the_wire(device)));

@@ -32,6 +32,10 @@ use super::{
     socket,
 };
 
+/// How long an import waits for its device to be bound, which takes milliseconds when all is well;
+/// the VM waits for longer.
+const BIND: Duration = Duration::from_secs(5);
+
 /// How long a peer may take to accept a device list.
 const REPLY_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -188,8 +192,9 @@ async fn connection(shared: Arc<Shared>, mut stream: TcpStream, peer: IpAddr, sl
     match handshake::open(&mut stream).await {
         Ok(Request::Devlist) => devlist(&shared, stream, peer).await,
         Ok(Request::Import(busid)) => {
+            let exports = decided(&shared, &busid).await;
             drop(slot);
-            match import(&shared, stream, busid, peer).await {
+            match import(&shared, exports, stream, busid, peer).await {
                 Ok(begun) => live(&shared, begun).await,
                 Err(reason) => shared.reports.refused(peer, reason),
             }
@@ -212,13 +217,23 @@ async fn devlist(shared: &Shared, mut stream: TcpStream, peer: IpAddr) {
     }
 }
 
+/// Who may import what, once a device that is being bound is so, or is not going to be.
+async fn decided(shared: &Shared, busid: &BusId) -> Exports {
+    let mut exports = shared.exports.clone();
+    let known = exports.wait_for(|exports| !exports.coming.contains(busid));
+    if let Ok(Ok(exports)) = timeout(BIND, known).await {
+        return exports.clone();
+    }
+    shared.exports.borrow().clone()
+}
+
 async fn import(
     shared: &Shared,
+    exports: Exports,
     stream: TcpStream,
     busid: BusId,
     peer: IpAddr,
 ) -> Result<Begun, RefusedImport> {
-    let exports = shared.exports.borrow().clone();
     let importer = &shared.importer;
     let stream = stream
         .into_std()

@@ -111,6 +111,10 @@ impl Exporter for Kernel {
         Ok(devices.get(busid).map(|p| p.device.clone()))
     }
 
+    fn devid(&self, busid: &BusId) -> io::Result<Option<DevId>> {
+        Ok(self.device(busid)?.map(|device| device.devid))
+    }
+
     fn stub_status(&self, busid: &BusId) -> io::Result<Option<StubStatus>> {
         Ok(self.device(busid)?.and_then(|device| device.stub))
     }

@@ -49,6 +49,36 @@ async fn a_device_list_is_byte_exact_and_names_what_may_be_imported() {
 }
 
 #[tokio::test]
+async fn an_import_waits_for_a_device_that_is_being_bound() {
+    let host = Host::new(&["1-1", "1-2"]);
+    host.set_status("1-1", None);
+    let mut now = exports(&[]);
+    now.coming = [busid("1-1"), busid("1-2")].into();
+    let mut rig = Rig::with(host, now.clone(), 64);
+    let exported = async {
+        // The request is there; nothing that an importer could see tells that it waits.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        rig.host.set_status("1-1", Some(StubStatus::Available));
+        now.coming.remove(&busid("1-1"));
+        now.devices.insert(busid("1-1"));
+        rig.exports.send_replace(now.clone());
+    };
+    let (_session, ()) = tokio::join!(rig.import("1-1"), exported);
+    assert_eq!(rig.event().await, imported("1-1"));
+
+    // The other one could not be bound.
+    let given_up = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        now.coming.clear();
+        rig.exports.send_replace(now);
+    };
+    let (status, ()) = tokio::join!(rig.refused("1-2"), given_up);
+    assert_eq!(status, Status::NoDevice);
+    let reason = RefusedImport::NotExported(busid("1-2"));
+    assert_eq!(rig.event().await, refusal(VM, reason));
+}
+
+#[tokio::test]
 async fn an_import_is_byte_exact_and_the_rest_is_the_kernels() {
     let mut rig = Rig::new(&["1-1"]);
     let mut stream = rig.connect(VM).await;

@@ -50,6 +50,7 @@ pub fn exports(names: &[&str]) -> Exports {
     Exports {
         peers: [VM, VM_TOO].map(|ip| ip.parse().unwrap()).into(),
         devices: names.iter().map(|name| busid(name)).collect(),
+        coming: [].into(),
         grace: Duration::from_secs(30),
     }
 }

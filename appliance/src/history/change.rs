@@ -19,7 +19,7 @@ pub(super) enum Change {
     Device(Remembered),
     /// A session or a token, or its end.
     Access(Kept),
-    /// A name or rule that a person made, or its end.
+    /// A name, rule or hold that a person made, or its end.
     Kept(Keep),
 }
 
@@ -48,12 +48,11 @@ impl Change {
     pub(super) async fn write(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
         match self {
             Self::Device(device) => sqlx::query(
-                "INSERT INTO device (identity, tty, held) VALUES (?, ?, ?)
-                 ON CONFLICT (identity) DO UPDATE SET tty = excluded.tty, held = excluded.held",
+                "INSERT INTO device (identity, tty, held) VALUES (?, ?, 0)
+                 ON CONFLICT (identity) DO UPDATE SET tty = excluded.tty",
             )
             .bind(device.identity.as_str())
-            .bind(&device.tty)
-            .bind(device.held),
+            .bind(&device.tty),
             Self::Access(kept) => access::write(kept),
             Self::Kept(keep) => kept::write(keep),
         }
@@ -75,14 +74,13 @@ pub(super) struct Recalled {
 
 impl Recalled {
     pub(super) async fn read(pool: &SqlitePool) -> sqlx::Result<Self> {
-        let rows = sqlx::query("SELECT identity, tty, held FROM device")
+        let rows = sqlx::query("SELECT identity, tty FROM device")
             .fetch_all(pool)
             .await?;
         let devices = rows.iter().map(|row| {
             Ok(Remembered {
                 identity: Identity::from(row.try_get::<String, _>("identity")?),
                 tty: row.try_get("tty")?,
-                held: row.try_get("held")?,
             })
         });
         let devices = devices.collect::<sqlx::Result<_>>()?;

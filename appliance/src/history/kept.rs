@@ -1,4 +1,4 @@
-//! The rows of names and rules.
+//! The rows of names, rules and holds.
 
 use sqlx::{Row, Sqlite, SqlitePool, query::Query, sqlite::SqliteArguments};
 
@@ -9,12 +9,16 @@ pub(super) fn key(keep: &Keep) -> Key {
     match keep {
         Keep::Alias(scope, _) => ("alias", scope.to_string()),
         Keep::Rule(scope, _) => ("rule", scope.to_string()),
+        Keep::Held(scope, _) => ("held", scope.to_string()),
     }
 }
 
 /// Whether there is no such row any more.
 pub(super) fn is_end(keep: &Keep) -> bool {
-    matches!(keep, Keep::Alias(_, None) | Keep::Rule(_, None))
+    matches!(
+        keep,
+        Keep::Alias(_, None) | Keep::Rule(_, None) | Keep::Held(_, false)
+    )
 }
 
 /// What stores it.
@@ -38,17 +42,26 @@ pub(super) fn write(keep: &Keep) -> Query<'static, Sqlite, SqliteArguments> {
         Keep::Rule(scope, None) => {
             sqlx::query("DELETE FROM rule WHERE scope = ?").bind(scope.to_string())
         }
+        Keep::Held(scope, true) => {
+            sqlx::query("INSERT OR IGNORE INTO held (scope) VALUES (?)").bind(scope.to_string())
+        }
+        Keep::Held(scope, false) => {
+            sqlx::query("DELETE FROM held WHERE scope = ?").bind(scope.to_string())
+        }
     }
 }
 
 /// All of them; what only another version understands is left out.
 pub(super) async fn read(pool: &SqlitePool) -> sqlx::Result<Vec<Keep>> {
     // A file that cannot be written may be of an older schema.
-    let tables = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'rule'");
-    if tables.fetch_optional(pool).await?.is_none() {
-        return Ok(Vec::new());
-    }
+    let has = |table| {
+        let tables = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = ?").bind(table);
+        tables.fetch_optional(pool)
+    };
     let mut kept = Vec::new();
+    if has("rule").await?.is_none() {
+        return Ok(kept);
+    }
     let aliases = sqlx::query("SELECT scope, alias FROM alias");
     for row in aliases.fetch_all(pool).await? {
         let (scope, alias): (String, String) = (row.try_get("scope")?, row.try_get("alias")?);
@@ -61,6 +74,16 @@ pub(super) async fn read(pool: &SqlitePool) -> sqlx::Result<Vec<Keep>> {
         let (scope, ruling): (String, String) = (row.try_get("scope")?, row.try_get("ruling")?);
         if let (Ok(scope), Some(ruling)) = (scope.parse(), Ruling::from_word(&ruling)) {
             kept.push(Keep::Rule(scope, Some(ruling)));
+        }
+    }
+    if has("held").await?.is_some() {
+        for row in sqlx::query("SELECT scope FROM held")
+            .fetch_all(pool)
+            .await?
+        {
+            if let Ok(scope) = row.try_get::<String, _>("scope")?.parse() {
+                kept.push(Keep::Held(scope, true));
+            }
         }
     }
     Ok(kept)

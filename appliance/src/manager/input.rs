@@ -15,7 +15,7 @@ use crate::{
 pub enum Input {
     /// What was remembered from earlier runs; the first input, before any device.
     Recalled(Vec<Remembered>),
-    /// The names and rules that were kept from earlier runs.
+    /// The names, rules and holds that were kept from earlier runs.
     Kept(Vec<Keep>),
     /// The bus changed.
     Usb(usb::Change),
@@ -87,7 +87,7 @@ pub enum Effect {
     Append(Event),
     /// Keep that this device was seen.
     Saw(Sighting),
-    /// Keep a name or rule across restarts, or forget it.
+    /// Keep a name, rule or hold across restarts, or forget it.
     Keep(Keep),
 }
 
@@ -99,6 +99,4 @@ pub struct Remembered {
     /// The first tty node it had on the VM; devices are attached in that order, so that names
     /// come back the same.
     pub tty: Option<String>,
-    /// Held back by a person.
-    pub held: bool,
 }

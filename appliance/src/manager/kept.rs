@@ -1,6 +1,11 @@
-//! What people decided about devices, whether they are plugged in or not: names and rules.
+//! What people decided about devices, whether they are plugged in or not: names, rules, and which
+//! are held back.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use protocol::Alias;
 use serde::{Deserialize, Serialize};
@@ -8,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::identity;
 use crate::usb::{UsbDevice, Verdict};
 
-/// So many names, and so many rules, are kept; more than a person can oversee.
+/// So many names, rules and boards that are held back are kept; more than a person can oversee.
 pub const MOST_KEPT: usize = 256;
 
-/// Which devices a name or rule is about.
+/// Which devices a name, a rule or a hold is about.
 ///
 /// Unlike [`super::Identity`], a serial number or port stands here without the product: a board that
 /// comes back under another product id while it is being flashed is the same board to its owner.
@@ -62,7 +67,7 @@ impl Scope {
         Self::Product(facts.vendor, facts.product)
     }
 
-    /// What a name is kept by: the serial number or, where there is none, the port.
+    /// What a name or a hold is kept by: the serial number or, where there is none, the port.
     #[must_use]
     pub fn lasting(facts: &UsbDevice) -> Self {
         Self::serial(facts).unwrap_or_else(|| Self::port(facts))
@@ -141,20 +146,23 @@ impl Ruling {
     }
 }
 
-/// One name or rule, or that there is none any more.
+/// One name, rule or hold, or that there is none any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
     /// The name of a device.
     Alias(Scope, Option<Alias>),
     /// What is done with devices.
     Rule(Scope, Option<Ruling>),
+    /// Whether a board is held back.
+    Held(Scope, bool),
 }
 
-/// All names and rules.
+/// All names, rules and holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     aliases: BTreeMap<Scope, Alias>,
     rules: BTreeMap<Scope, Ruling>,
+    held: BTreeSet<Scope>,
 }
 
 impl Kept {
@@ -168,6 +176,10 @@ impl Kept {
             Keep::Alias(scope, None) => self.aliases.remove(scope).is_some(),
             Keep::Rule(scope, Some(ruling)) => put(&mut self.rules, scope, ruling),
             Keep::Rule(scope, None) => self.rules.remove(scope).is_some(),
+            Keep::Held(scope, true) => {
+                self.held.len() < MOST_KEPT && self.held.insert(scope.clone())
+            }
+            Keep::Held(scope, false) => self.held.remove(scope),
         }
     }
 
@@ -198,6 +210,19 @@ impl Kept {
         known(Scope::serial(facts))
             .or_else(|| known(heir_of.cloned()))
             .or_else(|| known(Some(Scope::port(facts))))
+    }
+
+    /// By what a device is held back; nothing where it is not. A hold on a port is about the board
+    /// without a serial number that was in it, so another one that has a number is free.
+    pub fn held<'a>(
+        &'a self,
+        facts: &UsbDevice,
+        heir_of: Option<&Scope>,
+    ) -> impl Iterator<Item = &'a Scope> {
+        let scopes =
+            (!self.held.is_empty()).then(|| [Some(Scope::lasting(facts)), heir_of.cloned()]);
+        let scopes = scopes.into_iter().flatten().flatten();
+        scopes.filter_map(|scope| self.held.get(&scope))
     }
 
     /// The rule that decides about a device: the narrowest one.

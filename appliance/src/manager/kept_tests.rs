@@ -1,4 +1,4 @@
-//! Names and rules, alone and as the manager follows them.
+//! Names, rules and holds, alone and as the manager follows them.
 
 use std::time::Duration;
 
@@ -279,6 +279,65 @@ fn an_old_page_does_not_act_on_another_board() {
     assert_eq!(state(&told), DeviceState::Bound { held: false });
     told.command(Command::Detach(busid, Some(DevId::new(1, 2))));
     assert_eq!(state(&told), DeviceState::Bound { held: true });
+}
+
+/// Whether the one board that is plugged in is held back.
+fn held(told: &Told) -> bool {
+    told.state.view().devices[0].state == DeviceState::Bound { held: true }
+}
+
+#[test]
+fn a_board_that_is_held_back_stays_so_in_its_boot_loader() {
+    let mut told = Told::new();
+    let busid: BusId = "1-1".parse().unwrap();
+    let program = device("1-1", 2, Some("34:85:18:AB:CD:EF"));
+    told.plug(program.clone());
+    let effects = told.command(Command::Detach(busid.clone(), None));
+    let scope = Scope::Serial("348518ABCDEF".into());
+    assert!(effects.contains(&Effect::Keep(Keep::Held(scope.clone(), true))));
+    // Detached in another tab, too: nothing more to keep.
+    let effects = told.command(Command::Detach(busid.clone(), None));
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Keep(_)))
+    );
+
+    // Its boot loaders: one with the same serial number, one with none.
+    for (devnum, serial) in [(3, Some("348518abcdef")), (4, None)] {
+        let mut loader = device("1-1", devnum, serial);
+        loader.product = 0x0009;
+        told.plug(loader);
+        assert!(held(&told), "{serial:?}");
+    }
+    // Attached while it is in the latter, it stays free.
+    let effects = told.command(Command::Attach(busid.clone(), None));
+    assert!(effects.contains(&Effect::Keep(Keep::Held(scope, false))));
+    assert!(!held(&told));
+    told.plug(program);
+    assert!(!held(&told));
+}
+
+#[test]
+fn without_a_serial_number_the_port_is_held_back_but_no_other_board_in_it() {
+    let mut told = Told::new();
+    let busid: BusId = "1-1".parse().unwrap();
+    told.plug(device("1-1", 2, None));
+    told.command(Command::Detach(busid.clone(), None));
+    // Its boot loader has a number; the port is held, and so is what came of the board in it.
+    let mut loader = device("1-1", 3, Some("ABC123"));
+    loader.product = 0x0009;
+    told.plug(loader.clone());
+    assert!(held(&told));
+    told.unplug("1-1");
+    told.now += Duration::from_secs(6);
+    loader.devid = DevId::new(1, 5);
+    told.plug(loader);
+    assert!(!held(&told), "another board");
+    told.plug(device("1-1", 6, None));
+    assert!(held(&told));
+    told.command(Command::AttachAll);
+    assert!(!held(&told));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! - [`view`]: what it knows, for people and programs
 //! - [`run`]: the loop that hears the inputs and has the orders carried out
 //! - [`identity`]: what a device is remembered by
-//! - [`kept`]: the names and rules that people made
+//! - [`kept`]: the names, rules and holds that people made
 //! - [`power`]: a port that is switched off and on
 //! - [`naming`]: which device has which name, and that the VM knows
 //!

@@ -24,7 +24,7 @@ pub(super) struct Naming {
     /// Not to be told before; set when the VM could not do it.
     pub(super) next_try: Option<Duration>,
     failures: u32,
-    /// The boards that left, by port: what they are named by, their vendor, and when.
+    /// The boards that left, by port: what is kept about them is kept by this, their vendor, and when.
     left: BTreeMap<String, (Scope, u16, Duration)>,
 }
 
@@ -56,24 +56,21 @@ impl Naming {
     }
 }
 
-/// A board left. One that comes back without its serial number, as some boot loaders do, is known
-/// by its port and vendor for a moment.
+/// A board left. One that comes back without its serial number, or with one that it had not, as
+/// some boot loaders do, is known by its port and vendor for a moment.
 pub(super) fn left(state: &mut State, device: &Device) {
     let now = state.now;
     let left = &mut state.naming.left;
     left.retain(|_, (.., at)| now < *at + SAME_BOARD);
-    let scope = Scope::serial(&device.facts).or_else(|| device.heir_of.clone());
-    if let Some(scope) = scope {
-        let port = device.facts.port_path.clone();
-        left.insert(port, (scope, device.facts.vendor, now));
-    }
+    let port = device.facts.port_path.clone();
+    left.insert(port, (device.lasting(), device.facts.vendor, now));
 }
 
 /// The board of which something that was just plugged in seems to be another guise.
 pub(super) fn heir_of(state: &State, facts: &UsbDevice) -> Option<Scope> {
     let (scope, vendor, at) = state.naming.left.get(&facts.port_path)?;
-    let same =
-        Scope::serial(facts).is_none() && *vendor == facts.vendor && state.now < *at + SAME_BOARD;
+    let numbers = matches!(scope, Scope::Serial(_)) && Scope::serial(facts).is_some();
+    let same = !numbers && *vendor == facts.vendor && state.now < *at + SAME_BOARD;
     same.then(|| scope.clone())
 }
 

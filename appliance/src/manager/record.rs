@@ -135,7 +135,7 @@ fn present(recorded: &mut Recorded, state: &State, device: &Device, effects: &mu
         }
         _ if known.attached && !device.is_used() && !hung_up => {
             known.attached = false;
-            let why = if state.is_held(facts) {
+            let why = if state.is_held(device) {
                 "held back"
             } else {
                 "the connection ended"
@@ -145,7 +145,7 @@ fn present(recorded: &mut Recorded, state: &State, device: &Device, effects: &mu
         _ => {}
     }
 
-    let failure = device.failure.as_ref().filter(|_| !state.is_held(facts));
+    let failure = device.failure.as_ref().filter(|_| !state.is_held(device));
     if let Some(failure) = failure
         && known.failure.as_ref() != Some(&failure.message)
     {

@@ -83,7 +83,7 @@ pub trait Memory: Send + 'static {
     fn append(&self, event: Event);
     /// Keep that this device was seen. Does not block.
     fn saw(&self, sighting: Sighting);
-    /// Keep or forget a name or rule. Does not block.
+    /// Keep or forget a name, rule or hold. Does not block.
     fn keep(&self, keep: Keep);
 }
 

@@ -142,6 +142,8 @@ struct World {
     memory: BTreeMap<Identity, Remembered>,
     /// Names and rules as they are stored.
     kept: Kept,
+    /// What made it so.
+    keeps: Vec<Keep>,
     /// What the VM was told about names since its boot.
     told: Option<Vec<Named>>,
     /// Whether the next switching of a port works.
@@ -190,6 +192,7 @@ impl World {
             state: State::new(Duration::from_millis(GRACE)),
             memory: BTreeMap::new(),
             kept: Kept::default(),
+            keeps: Vec::new(),
             told: None,
             switches: true,
             plugged: BTreeMap::new(),
@@ -253,12 +256,7 @@ impl World {
         self.history.clear();
         let memory = self.memory.values().cloned().collect();
         self.input(Input::Recalled(memory));
-        let aliases = self.kept.aliases();
-        let aliases = aliases.map(|(s, a)| Keep::Alias(s.clone(), Some(a.clone())));
-        let rules = self.kept.rules();
-        let rules = rules.map(|(s, ruling)| Keep::Rule(s.clone(), Some(ruling)));
-        let kept = aliases.chain(rules).collect();
-        self.input(Input::Kept(kept));
+        self.input(Input::Kept(self.keeps.clone()));
         let snapshot = self.snapshot();
         self.tell_usb(snapshot);
         if let Some(since) = &mut self.unpaired {
@@ -485,10 +483,7 @@ impl World {
 
     /// Whether a device is to be on the VM.
     fn is_wanted(&self, facts: &UsbDevice) -> bool {
-        let held = self
-            .memory
-            .get(&Identity::of(facts))
-            .is_some_and(|m| m.held);
+        let held = self.kept.held(facts, None).next().is_some();
         !held && self.kept.verdict(facts).exports()
     }
 
@@ -508,6 +503,7 @@ impl World {
             }
             if let Effect::Keep(keep) = &effect {
                 assert!(self.kept.take(keep), "kept again: {keep:?}");
+                self.keeps.push(keep.clone());
                 continue;
             }
             if let Effect::Append(event) = &effect {

@@ -203,7 +203,7 @@ impl State {
     #[must_use]
     pub fn exports(&self) -> Exports {
         let wanted =
-            |device: &Device| self.verdict(&device.facts).exports() && !self.is_held(&device.facts);
+            |device: &Device| self.verdict(&device.facts).exports() && !self.is_held(device);
         let busids = |which: &dyn Fn(&Device) -> bool| {
             let devices = self.devices.iter();
             let chosen = devices.filter(|(_, device)| which(device) && wanted(device));
@@ -224,10 +224,10 @@ impl State {
         }
     }
 
-    pub(super) fn is_held(&self, facts: &UsbDevice) -> bool {
-        self.memory
-            .get(&Identity::of(facts))
-            .is_some_and(|m| m.held)
+    /// Whether a person holds a device back.
+    pub(super) fn is_held(&self, device: &Device) -> bool {
+        let mut held = self.kept.held(&device.facts, device.heir_of.as_ref());
+        held.next().is_some()
     }
 
     /// Whether a device is to be exported, with the rules that people made.
@@ -256,7 +256,7 @@ impl State {
         let facts = &device.facts;
         let key = (facts.busid.clone(), facts.devid);
         let has_name = self.vm_ports.contains_key(&key);
-        let wanted = self.verdict(facts).exports() && !self.is_held(facts);
+        let wanted = self.verdict(facts).exports() && !self.is_held(device);
         (wanted && !has_name && device.failure.is_none())
             .then(|| since.max(device.changed.unwrap_or(device.since)) + SLOW_NAME)
     }
@@ -305,6 +305,13 @@ impl Device {
             attached_at: None,
             heir_of: None,
         }
+    }
+
+    /// What is kept about it is kept by this.
+    pub(super) fn lasting(&self) -> Scope {
+        Scope::serial(&self.facts)
+            .or_else(|| self.heir_of.clone())
+            .unwrap_or_else(|| Scope::port(&self.facts))
     }
 
     /// Whether it will be bound and free in a moment, unless something is wrong with it.

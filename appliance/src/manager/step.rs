@@ -10,7 +10,7 @@ use protocol::{
 use super::{
     Identity, Remembered,
     input::{Command, Effect, Input},
-    kept::Keep,
+    kept::{Keep, Scope},
     naming, plan, power, record,
     state::{Device, HANG_UP_OR_UNPLUG, NEWER, RECHECK, Session, State, VmPort},
 };
@@ -369,7 +369,6 @@ fn remember(
         .or_insert_with(|| Remembered {
             identity: identity.clone(),
             tty: None,
-            held: false,
         });
     let before = memory.clone();
     change(memory);
@@ -433,7 +432,7 @@ fn obey(state: &mut State, command: Command, effects: &mut Vec<Effect>) {
         }
     };
     let held = chosen.as_ref().is_some_and(|(.., held)| *held);
-    let chosen: Vec<(BusId, Identity)> = state
+    let chosen: Vec<BusId> = state
         .devices
         .values()
         .filter(|device| {
@@ -443,13 +442,27 @@ fn obey(state: &mut State, command: Command, effects: &mut Vec<Effect>) {
                         && devid.is_none_or(|devid| device.facts.devid == devid)
                 })
         })
-        .map(|device| (device.facts.busid.clone(), Identity::of(&device.facts)))
+        .map(|device| device.facts.busid.clone())
         .collect();
-    for (busid, identity) in chosen {
-        remember(state, &identity, effects, |memory| memory.held = held);
-        if let Some(device) = state.devices.get_mut(&busid) {
-            device.failure = None;
-            device.hold_off = Duration::ZERO;
+    for busid in chosen {
+        let Some(device) = state.devices.get_mut(&busid) else {
+            continue;
+        };
+        device.failure = None;
+        device.hold_off = Duration::ZERO;
+        let scopes = state.kept.held(&device.facts, device.heir_of.as_ref());
+        let scopes: Vec<Scope> = scopes.cloned().collect();
+        match (held, scopes.is_empty()) {
+            (true, true) => {
+                let scope = device.lasting();
+                keep(state, Keep::Held(scope, true), effects);
+            }
+            (true, false) => {}
+            (false, _) => {
+                for scope in scopes {
+                    keep(state, Keep::Held(scope, false), effects);
+                }
+            }
         }
     }
     state.ask_status_by(state.now);

@@ -215,7 +215,7 @@ impl State {
         let heir_of = device.heir_of.as_ref();
         let scope = match self.kept.alias(&facts, heir_of) {
             Some((scope, _)) => scope.clone(),
-            None => heir_of.cloned().unwrap_or_else(|| Scope::lasting(&facts)),
+            None => device.lasting(),
         };
         let told = named.filter(|named| self.naming.is_told(named));
         let ttys = match &state {
@@ -273,7 +273,7 @@ impl State {
                 silent: !self.listening(),
             };
         }
-        let held = self.is_held(&device.facts);
+        let held = self.is_held(device);
         if let (false, Some(failure)) = (held, &device.failure) {
             return DeviceState::Failed {
                 message: failure.message.clone(),

@@ -126,19 +126,18 @@ async fn a_disk_that_is_full_for_long_costs_the_oldest_events() {
 async fn a_read_only_disk_is_read_and_written_once_it_can_be() {
     let Some(disk) = Disk::new() else { return };
     let hands = Hands::set();
-    let held = Remembered {
+    let board = Remembered {
         identity: Identity::from("a".to_owned()),
         tty: None,
-        held: true,
     };
     let store = hands.open(&disk.file()).await;
     store.append(plug(1));
-    store.remember(held.clone());
+    store.remember(board.clone());
     store.close().await;
     assert!(disk.mount(&["-o", "remount,ro"]));
 
     let store = hands.open(&disk.file()).await;
-    assert_eq!(store.recall(), [held]);
+    assert_eq!(store.recall(), [board]);
     store.append(plug(2));
     let [first, second] = all(&store).await.try_into().unwrap();
     assert_eq!((first.event, second.event), (plug(1), plug(2)));
@@ -162,12 +161,11 @@ async fn a_file_that_is_damaged_while_it_is_used_is_set_aside() {
     let path = dir.path().join("history.db");
     let hands = Hands::set();
     let store = hands.open(&path).await;
-    let held = Remembered {
+    let board = Remembered {
         identity: Identity::from("a".to_owned()),
         tty: Some("/dev/ttyUSB0".into()),
-        held: true,
     };
-    store.remember(held.clone());
+    store.remember(board.clone());
     // More than is kept in memory, so that it has to be read again.
     for n in 1..=20_000 {
         hands.pass(70_000);
@@ -215,7 +213,7 @@ async fn a_file_that_is_damaged_while_it_is_used_is_set_aside() {
     assert!(newest > 20_000);
     store.close().await;
     let store = hands.open(&path).await;
-    assert_eq!(store.recall(), [held]);
+    assert_eq!(store.recall(), [board]);
     let records = all(&store).await;
     assert_eq!(records.last().unwrap().sequence, newest);
     assert_eq!(records.last().unwrap().event, plug(2));

@@ -108,6 +108,7 @@
     for (const open of live.querySelectorAll("details[open]")) {
       within(fresh, open.id)?.setAttribute("open", "");
     }
+    dress(live);
     dress(fresh);
     sync(live, fresh);
   }
@@ -130,9 +131,16 @@
   }
 
   function dress(root) {
-    for (const element of root.querySelectorAll("[data-at]")) {
-      const text = ago(Math.max(0, clock + performance.now() - element.dataset.at) / 1000);
+    const now = clock + performance.now();
+    const write = (element, text) => {
       if (element.textContent !== text) element.textContent = text;
+    };
+    for (const element of root.querySelectorAll("[data-at]")) {
+      write(element, ago(Math.max(0, now - element.dataset.at) / 1000));
+    }
+    for (const element of root.querySelectorAll("[data-due]")) {
+      const seconds = Math.ceil(Math.max(0, element.dataset.due - now) / 1000);
+      write(element, seconds ? `Tried again in ${seconds} s.` : "Tried again now.");
     }
     for (const [id, { text, kind }] of said) {
       const place = within(root, id);
@@ -141,12 +149,15 @@
       for (const button of place.querySelectorAll("button")) {
         busy ? button.setAttribute("aria-disabled", "true") : button.removeAttribute("aria-disabled");
       }
-      place.querySelector(".outcome[role=status]")?.remove();
       const line = document.createElement("p");
       line.id = `outcome-${id}`;
       line.setAttribute("role", "status");
       line.className = `outcome ${kind}`;
       line.textContent = text;
+      // What is said already is not said again.
+      const before = place.querySelector(".outcome[role=status]");
+      if (before?.isEqualNode(line)) continue;
+      before?.remove();
       const first = place.firstElementChild;
       first ? first.after(line) : place.append(line);
     }
@@ -233,14 +244,7 @@
     };
   }
 
-  setInterval(() => {
-    dress(live);
-    for (const element of live.querySelectorAll("[data-in]")) {
-      const seconds = Math.max(0, element.dataset.in - 1);
-      element.dataset.in = seconds;
-      element.textContent = seconds ? `Tried again in ${seconds} s.` : "Tried again now.";
-    }
-  }, 1000);
+  setInterval(() => dress(live), 1000);
 
   // A page that nobody sees needs no connection; browsers allow six to one host.
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));

@@ -7,7 +7,7 @@ use super::{
     sample,
 };
 
-const HOST: &str = "host: 192.168.1.7:8080";
+const HOST: &str = "host: usbip-pi.local:8080";
 
 #[tokio::test]
 async fn the_page_offers_each_package_with_version_size_and_digest() {
@@ -21,10 +21,10 @@ async fn the_page_offers_each_package_with_version_size_and_digest() {
         "1 KiB",
         // `printf 0123456789 | sha256sum`
         "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882",
-        "curl -fsSLO http://192.168.1.7:8080/packages/usbip-vm-helper_0.1.0_amd64.deb",
+        "curl -fsSLO http://usbip-pi.local:8080/packages/usbip-vm-helper_0.1.0_amd64.deb",
         "sudo apt-get install ./usbip-vm-helper_0.1.0_amd64.deb",
         "sudo ./usbip-vm-helper-0.1.0-amd64/install.sh",
-        "DEFAULT_PI_HOST=192.168.1.7/",
+        "DEFAULT_PI_HOST=usbip-pi.local/",
         "--device-cgroup-rule 'c 166:* rwm'",
         "lxc.cgroup2.devices.allow = c 188:* rwm",
         "/dev:/dev:rslave",

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{
     super::{
         Context,
-        address::{has_port, own_address},
+        address::{has_port, own_addresses},
         guard::{host::is_own, visitor::Visitor},
         page::join as page,
     },
@@ -56,7 +56,7 @@ pub(in super::super) async fn show(
     visitor: Visitor,
     context: web::Data<Context>,
 ) -> HttpResponse {
-    page::page(&context, &visitor, &own_address(&request), None)
+    page::page(&context, &visitor, &own_addresses(&request), None)
 }
 
 /// `POST /vm/join`: makes the line.
@@ -66,16 +66,17 @@ pub(in super::super) async fn make(
     context: web::Data<Context>,
     form: web::Form<Form>,
 ) -> HttpResponse {
-    let own = own_address(&request);
+    let own = own_addresses(&request);
     let (pi, user) = (form.pi.trim(), form.user.trim());
     let pi = match pi {
-        "" => own.clone(),
+        "" => own.first().cloned().unwrap_or_default(),
         pi if has_port(pi) => pi.to_owned(),
         pi => format!("{pi}:{}", request.app_config().local_addr().port()),
     };
     let problem = if !is_own(&pi, &context.names) {
         Some(format!(
-            "{pi} is no name or address of this Pi; expected one such as {own}"
+            "{pi} is no name or address of this Pi; expected one such as {}",
+            own.join(" or ")
         ))
     } else if !user.is_empty() {
         conf::check_user(user)

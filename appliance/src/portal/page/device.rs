@@ -107,7 +107,7 @@ pub(super) fn explanation(device: &DeviceView, now_ms: u64) -> Markup {
                 @if let Some(remedy) = remedy {
                     p.remedy { (shown(remedy)) }
                 }
-                (next_try(next_try_ms.saturating_sub(now_ms)))
+                (next_try(*next_try_ms, now_ms))
             }
             DeviceState::Attaching | DeviceState::Attached { silent: false, .. } => {}
         }
@@ -117,11 +117,11 @@ pub(super) fn explanation(device: &DeviceView, now_ms: u64) -> Markup {
     }
 }
 
-/// Counted down by the script.
-fn next_try(in_ms: u64) -> Markup {
-    let seconds = in_ms.div_ceil(1000);
+/// Counted down by the script, in the same words.
+fn next_try(at_ms: u64, now_ms: u64) -> Markup {
+    let seconds = at_ms.saturating_sub(now_ms).div_ceil(1000);
     html! {
-        p.quiet data-in=(seconds) {
+        p.quiet data-due=(at_ms) {
             @if seconds == 0 { "Tried again now." } @else { "Tried again in " (seconds) " s." }
         }
     }
@@ -168,7 +168,8 @@ pub(super) fn facts(device: &DeviceView, now_ms: u64) -> Markup {
             (fact("Serial number", &html! { bdi { (shown(serial)) } }))
         }
         (fact("USB id", &html! { (ids(usb)) }))
-        (fact("Port on the Pi", &html! { (usb.busid) ", " (socket(&usb.busid)) }))
+        (fact("Busid", &html! { (usb.busid) }))
+        (fact("Port on the Pi", &html! { (socket(&usb.busid)) }))
         @match (driver, &usb.verdict) {
             (Some(driver), _) => (fact("Driver on the VM", &html! { (shown(&driver)) })),
             (None, Verdict::Export(kind)) => (fact("Kind", &html! { (shown(kind)) })),

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::{
     super::{
         Context,
-        address::own_address,
+        address::own_addresses,
         guard::visitor::Visitor,
         packages::{Format, Package},
     },
@@ -21,7 +21,8 @@ pub(in super::super) async fn page(
 ) -> HttpResponse {
     let packages = context.packages.list().await;
     let view = context.view.borrow().clone();
-    let pi = own_address(&request);
+    let own = own_addresses(&request);
+    let pi = own.first().map_or("usbip-pi.local", String::as_str);
     let body = html! {
         section aria-labelledby="packages-title" {
             h2 #packages-title { "vm-helper, the program for the VM" }
@@ -32,7 +33,7 @@ pub(in super::super) async fn page(
         @if !packages.is_empty() {
             section aria-labelledby="by-hand-title" {
                 h2 #by-hand-title { "By hand, in three steps" }
-                (by_hand(&packages, &pi))
+                (by_hand(&packages, pi))
             }
         }
         (containers::section(&view))

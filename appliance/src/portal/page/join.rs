@@ -26,11 +26,11 @@ pub(super) fn invitation() -> Markup {
     }
 }
 
-/// The page. `own` is where the VM reaches this portal, `problem` what was wrong with the form.
+/// The page. `own` is where the VM may reach this portal, `problem` what was wrong with the form.
 pub(in super::super) fn page(
     context: &Context,
     visitor: &Visitor,
-    own: &str,
+    own: &[String],
     problem: Option<&str>,
 ) -> HttpResponse {
     let view = context.view.borrow().clone();
@@ -129,7 +129,7 @@ fn fingerprints(joined: &Joined) -> Markup {
     }
 }
 
-fn form(view: &View, visitor: &Visitor, own: &str, open: bool) -> Markup {
+fn form(view: &View, visitor: &Visitor, own: &[String], open: bool) -> Markup {
     html! {
         form.fields method="post" action="/vm/join" {
             (form_token(visitor))
@@ -139,7 +139,15 @@ fn form(view: &View, visitor: &Visitor, own: &str, open: bool) -> Markup {
             }
             label {
                 "This Pi, as the VM reaches it"
-                input name="pi" value=(own) required maxlength="260" autocomplete="off" autocapitalize="none" spellcheck="false";
+                input name="pi" value=[own.first()] list="own" required maxlength="260" autocomplete="off" autocapitalize="none" spellcheck="false";
+            }
+            @if own.len() > 1 {
+                datalist #own { @for address in own { option value=(address); } }
+                p.quiet {
+                    "It is also at "
+                    @for (n, address) in own.iter().skip(1).enumerate() { @if n > 0 { ", " } code { (address) } }
+                    "."
+                }
             }
             @if let Some(pairing) = &view.pairing {
                 label.choice {

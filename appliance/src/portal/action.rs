@@ -149,20 +149,24 @@ pub(super) async fn wait_until<T>(
 
 /// `POST /attach-all`
 pub(super) async fn attach_all(context: web::Data<Context>) -> HttpResponse {
-    let not_paired = context.view.borrow().session == SessionView::NotPaired;
-    let outcome = if not_paired {
-        Outcome::NotPaired
-    } else if order(&context, Command::AttachAll).await {
-        match context.view.borrow().session {
-            SessionView::Up { .. } => Outcome::AttachingAll,
-            SessionView::Down { .. } | SessionView::NotPaired => Outcome::AllLater,
-        }
-    } else {
-        Outcome::Busy
-    };
     Said {
-        outcome,
+        outcome: attached_all(&context).await,
         busid: None,
     }
     .on_dashboard()
+}
+
+/// Have everything attached, also what was held back.
+pub(super) async fn attached_all(context: &Context) -> Outcome {
+    let not_paired = context.view.borrow().session == SessionView::NotPaired;
+    if not_paired {
+        return Outcome::NotPaired;
+    }
+    if !order(context, Command::AttachAll).await {
+        return Outcome::Busy;
+    }
+    match context.view.borrow().session {
+        SessionView::Up { .. } => Outcome::AttachingAll,
+        SessionView::Down { .. } | SessionView::NotPaired => Outcome::AllLater,
+    }
 }

@@ -125,7 +125,7 @@ pub(super) async fn attach(
     said(place.into_inner(), outcome).on_dashboard()
 }
 
-async fn attached(context: &Context, busid: &BusId, devid: DevId) -> Outcome {
+pub(super) async fn attached(context: &Context, busid: &BusId, devid: DevId) -> Outcome {
     match shown_for(context, busid, devid) {
         Err(outcome) => return outcome,
         Ok(device) if !device.facts.verdict.exports() => return Outcome::NotExported,
@@ -160,9 +160,11 @@ pub(super) async fn detach(
     said(place.into_inner(), outcome).on_dashboard()
 }
 
-async fn detached(context: &Context, busid: &BusId, devid: DevId) -> Outcome {
-    if let Err(outcome) = shown_for(context, busid, devid) {
-        return outcome;
+pub(super) async fn detached(context: &Context, busid: &BusId, devid: DevId) -> Outcome {
+    match shown_for(context, busid, devid) {
+        Err(outcome) => return outcome,
+        Ok(device) if !device.facts.verdict.exports() => return Outcome::NotExported,
+        Ok(_) => {}
     }
     if !order(context, Command::Detach(busid.clone(), Some(devid))).await {
         return Outcome::Busy;
@@ -356,23 +358,27 @@ pub(super) async fn forget_name(
     forgotten: web::Form<Forgotten>,
     context: web::Data<Context>,
 ) -> HttpResponse {
-    let scope = forgotten.into_inner().scope;
-    let outcome = if order(&context, Command::Name(scope.clone(), None)).await {
-        let done = wait_until(&context, PATIENCE, |view| {
-            let mut names = view.aliases.iter();
-            names
-                .all(|one| one.scope != scope)
-                .then_some(Outcome::Unnamed)
-        });
-        done.await.unwrap_or(Outcome::Busy)
-    } else {
-        Outcome::Busy
-    };
+    let outcome = unnamed(&context, forgotten.into_inner().scope).await;
     Said {
         outcome,
         busid: None,
     }
     .on_dashboard()
+}
+
+/// Forget a name, whether its device is plugged in or not.
+pub(super) async fn unnamed(context: &Context, scope: Scope) -> Outcome {
+    if !order(context, Command::Name(scope.clone(), None)).await {
+        return Outcome::Busy;
+    }
+    let done = wait_until(context, PATIENCE, |view| {
+        let mut names = view.aliases.iter();
+        names.all(|one| one.scope != scope).then_some(())
+    });
+    match done.await {
+        Some(()) => Outcome::Unnamed,
+        None => Outcome::Busy,
+    }
 }
 
 /// `POST /rules/forget`

@@ -7,13 +7,14 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use maud::{Markup, html};
+use maud::html;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 pub(super) use super::pairing_live::events;
 use super::{
     Context,
+    action::order,
     guard::visitor::Visitor,
     page::vm::{self as page, Note, Target},
 };
@@ -23,11 +24,14 @@ use crate::{
         Command,
         view::{DeviceState, SessionView},
     },
-    vm::{Pairing, askpass::Password, conf, pairing::SetUp},
+    vm::{
+        Pairing,
+        askpass::Password,
+        conf,
+        pairing::{PairError, SetUp},
+    },
 };
 
-/// How long a command may wait for the manager.
-const BUSY: Duration = Duration::from_secs(2);
 /// How long the devices may take to be let go of, before the page says that it goes on.
 const PARTED: Duration = Duration::from_secs(5);
 
@@ -105,8 +109,10 @@ pub(super) async fn show(
             good: true,
             text: html! { p { "The VM lets the Pi’s key in now. The password was not kept." } },
         }),
-        "parted" | "parting" | "none" => Some(parted(&context, &entry.outcome).await),
-        _ => None,
+        word => match Parted::ALL.into_iter().find(|parted| parted.word() == word) {
+            Some(outcome) => Some(parted(&context, outcome).await),
+            None => None,
+        },
     };
     page::page(&context, &visitor, StatusCode::OK, &target, note).await
 }
@@ -207,23 +213,28 @@ pub(super) async fn pair(
         }),
     };
     let confirmed = order.confirmed.clone();
-    match context.pairer.set_up(order).await {
-        Ok(()) => {
-            record(
-                &context,
-                &request,
-                &format!("paired with {}@{}", target.user, target.host),
-            );
-            // The pairing stands without it, and attaches what nobody holds back.
-            let _ = timeout(BUSY, context.commands.send(Command::AttachAll)).await;
-            back("paired")
-        }
+    match set_up(&context, &request, order).await {
+        Ok(()) => back("paired"),
         Err(error) => {
             let (status, text) = page::refusal(&visitor, &target, &confirmed, &error);
             let note = Note { good: false, text };
             page::page(&context, &visitor, status, &target, Some(note)).await
         }
     }
+}
+
+/// Pair, and have everything attached.
+pub(super) async fn set_up(
+    context: &Context,
+    request: &HttpRequest,
+    wanted: SetUp,
+) -> Result<(), PairError> {
+    let Pairing { host, user } = wanted.pairing.clone();
+    context.pairer.set_up(wanted).await?;
+    record(context, request, &format!("paired with {user}@{host}"));
+    // The pairing stands without it, and attaches what nobody holds back.
+    order(context, Command::AttachAll).await;
+    Ok(())
 }
 
 /// `GET /vm/disconnect`
@@ -237,25 +248,8 @@ pub(super) async fn part(
     context: web::Data<Context>,
     visitor: Visitor,
 ) -> HttpResponse {
-    match context.pairer.end().await {
-        Ok(None) => back("none"),
-        Ok(Some(Pairing { host, user })) => {
-            record(
-                &context,
-                &request,
-                &format!("pairing with {user}@{host} ended"),
-            );
-            let mut view = context.view.clone();
-            let free = view.wait_for(|view| {
-                view.session == SessionView::NotPaired
-                    && !view
-                        .devices
-                        .iter()
-                        .any(|device| matches!(device.state, DeviceState::Attached { .. }))
-            });
-            let free = matches!(timeout(PARTED, free).await, Ok(Ok(_)));
-            back(if free { "parted" } else { "parting" })
-        }
+    match end(&context, &request).await {
+        Ok(parted) => back(parted.word()),
         Err(error) => {
             let target = Target::first(&context.view.borrow());
             let (status, text) = page::refusal(&visitor, &target, &[], &error);
@@ -265,14 +259,64 @@ pub(super) async fn part(
     }
 }
 
-async fn parted(context: &Context, outcome: &str) -> Note {
-    let sentence: Markup = match outcome {
-        "parted" => html! { p { "Disconnected. Every device was detached and stays on the Pi." } },
-        "parting" => {
-            html! { p { "Disconnected. Devices are still being detached; the list of devices shows how that goes." } }
+/// How the end of a pairing came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parted {
+    Free,
+    NotYet,
+    Nobody,
+}
+
+impl Parted {
+    const ALL: [Self; 3] = [Self::Free, Self::NotYet, Self::Nobody];
+
+    /// The word in the address.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Free => "parted",
+            Self::NotYet => "parting",
+            Self::Nobody => "none",
         }
-        _ => html! { p { "No VM was paired any more." } },
+    }
+
+    /// For people.
+    pub(super) fn sentence(self) -> &'static str {
+        match self {
+            Self::Free => "Disconnected. Every device was detached and stays on the Pi.",
+            Self::NotYet => {
+                "Disconnected. Devices are still being detached; the list of devices shows how that goes."
+            }
+            Self::Nobody => "No VM was paired any more.",
+        }
+    }
+}
+
+/// End the pairing, and wait for a moment until every device is free.
+pub(super) async fn end(context: &Context, request: &HttpRequest) -> Result<Parted, PairError> {
+    let Some(Pairing { host, user }) = context.pairer.end().await? else {
+        return Ok(Parted::Nobody);
     };
+    record(
+        context,
+        request,
+        &format!("pairing with {user}@{host} ended"),
+    );
+    let mut view = context.view.clone();
+    let free = view.wait_for(|view| {
+        view.session == SessionView::NotPaired
+            && !view
+                .devices
+                .iter()
+                .any(|device| matches!(device.state, DeviceState::Attached { .. }))
+    });
+    match timeout(PARTED, free).await {
+        Ok(Ok(_)) => Ok(Parted::Free),
+        Ok(Err(_)) | Err(_) => Ok(Parted::NotYet),
+    }
+}
+
+async fn parted(context: &Context, parted: Parted) -> Note {
+    let sentence = html! { p { (parted.sentence()) } };
     let key = context.pairer.key().await.ok();
     Note {
         good: true,

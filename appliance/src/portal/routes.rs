@@ -96,6 +96,10 @@ pub(super) fn configure(config: &mut ServiceConfig) {
             form_at("/api/v1/devices/{busid}/power-cycle").route(web::post().to(api::power_cycle)),
         )
         .service(form_at("/api/v1/devices/{busid}/rename").route(web::post().to(api::rename)))
+        .service(form_at("/api/v1/names/forget").route(web::post().to(api::forget_name)))
+        .service(form_at("/api/v1/vm/test").route(web::post().to(api::vm::test)))
+        .service(form_at("/api/v1/vm/pair").route(web::post().to(api::vm::pair)))
+        .service(form_at("/api/v1/vm/disconnect").route(web::post().to(api::vm::part)))
         .service(form_at("/api/v1/rules").route(web::post().to(api::rule)))
         .service(form_at("/api/v1/rules/forget").route(web::post().to(api::forget_rule)))
         .default_service(web::to(nothing));

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use protocol::line::{Answer, Attachment, Request, VmHello};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Something happened on the link.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +33,7 @@ pub enum Event {
 }
 
 /// The record of the pairing, `/etc/usbip/vm.conf`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pairing {
     /// VM_HOST: name or address.
     pub host: String,

@@ -3,11 +3,12 @@
 use appliance::{
     history::{AttachDetail, Event, Kind, Sighting, Subject},
     manager::{
-        Command,
-        view::{AliasView, RuleView},
+        Command, View,
+        view::{AliasView, DeviceState, DeviceView, RuleView},
     },
     vm::FailureKind,
 };
+use protocol::BusId;
 use serde_json::Value;
 
 use super::{
@@ -72,6 +73,11 @@ impl Program {
     }
 }
 
+fn at<'a>(view: &'a mut View, busid: &BusId) -> &'a mut DeviceView {
+    let mut devices = view.devices.iter_mut();
+    devices.find(|d| d.facts.busid == *busid).unwrap()
+}
+
 /// Do at once what is ordered.
 fn play_manager(rig: &mut Rig) {
     let mut commands = std::mem::replace(&mut rig.commands, tokio::sync::mpsc::channel(1).1);
@@ -82,9 +88,17 @@ fn play_manager(rig: &mut Rig) {
                 let view = std::sync::Arc::make_mut(view);
                 match command {
                     Command::PowerCycle(busid, _) => {
-                        let mut devices = view.devices.iter_mut();
-                        let device = devices.find(|d| d.facts.busid == busid).unwrap();
-                        device.facts.devid.0 += 1;
+                        at(view, &busid).facts.devid.0 += 1;
+                    }
+                    Command::Attach(busid, _) => {
+                        let device = at(view, &busid);
+                        device.state = DeviceState::Attached {
+                            attachment: None,
+                            silent: false,
+                        };
+                    }
+                    Command::Detach(busid, _) => {
+                        at(view, &busid).state = DeviceState::Bound { held: true };
                     }
                     Command::Name(scope, alias) => {
                         view.aliases.retain(|one| one.scope != scope);
@@ -99,7 +113,7 @@ fn play_manager(rig: &mut Rig) {
                         view.rules
                             .extend(ruling.map(|ruling| RuleView { scope, ruling }));
                     }
-                    _ => {}
+                    Command::AttachAll => {}
                 }
             });
         }
@@ -149,6 +163,14 @@ async fn names_rules_and_ports_by_program() {
         assert_eq!(got, status, "{path} {body}: {answer}");
         assert!(answer.to_string().contains(told), "{path} {body}: {answer}");
     }
+    let unname = "/api/v1/names/forget";
+    for body in [
+        r#"{"scope": "serial ABC1"}"#,
+        r#"{"scope": "port nowhere"}"#,
+    ] {
+        let (status, answer) = program.sent("POST", unname, unname, body).await;
+        assert_eq!((status, &answer["outcome"]), (202, &"unnamed".into()));
+    }
     for (template, body) in [(rename, r#"{"name": "x"}"#), (cycle, "")] {
         let path = template.replace("{busid}", "9-9");
         assert_eq!(program.sent("POST", template, &path, body).await.0, 404);
@@ -188,6 +210,9 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
                     "rename" => r#"{"name": "blinky"}"#,
                     "rules" => r#"{"scope": "serial ab:c1", "ruling": "ignore"}"#,
                     "forget" => r#"{"scope": "serial ABC1"}"#,
+                    // Without an SSH server there is nothing to pair with.
+                    "pair" => continue,
+                    "test" => r#"{"host": "127.0.0.1", "user": "dev"}"#,
                     _ => "",
                 };
                 let (status, _) = program.sent(method, &template, &path, body).await;
@@ -254,20 +279,28 @@ async fn actions_reach_the_manager() {
         "/api/v1/devices/{busid}/attach",
         "/api/v1/devices/{busid}/detach",
     );
-    let busid = "1-1.3".parse::<protocol::BusId>().unwrap();
     let at = |template: &str, busid: &str| template.replace("{busid}", busid);
 
     let (status, body) = program.checked("POST", all, all).await;
-    assert_eq!((status, &body["outcome"]), (202, &"attaching".into()));
+    assert_eq!((status, &body["outcome"]), (202, &"attaching-all".into()));
     assert_eq!(program.rig.commands.recv().await, Some(Command::AttachAll));
-    program.checked("POST", attach, &at(attach, "1-1.3")).await;
-    let command = program.rig.commands.recv().await;
-    assert_eq!(command, Some(Command::Attach(busid.clone(), None)));
-    let (_, body) = program.checked("POST", detach, &at(detach, "1-1.3")).await;
-    assert_eq!(body["outcome"], "detaching");
-    let command = program.rig.commands.recv().await;
-    assert_eq!(command, Some(Command::Detach(busid, None)));
+    let down = sample::down(FailureKind::Unreachable, "nothing answers", None);
+    program.rig.view.send_replace(down.into());
+    let (_, body) = program.checked("POST", all, all).await;
+    assert_eq!(body["outcome"], "all-later");
+    program.rig.commands.recv().await;
+    program.rig.view.send_replace(sample::empty().into());
+    assert_eq!(program.checked("POST", all, all).await.0, 409);
+    assert!(program.rig.commands.try_recv().is_err());
 
+    program.rig.view.send_replace(sample::every_state().into());
+    play_manager(&mut program.rig);
+    for (template, outcome) in [(detach, "detached"), (attach, "attached")] {
+        let (status, body) = program
+            .checked("POST", template, &at(template, "1-1.3"))
+            .await;
+        assert_eq!((status, &body["outcome"]), (202, &outcome.into()));
+    }
     for (busid, expected) in [("9-9", 404), ("x", 404), ("%00", 404), ("1-1", 409)] {
         for template in [attach, detach] {
             let (status, _) = program
@@ -276,17 +309,39 @@ async fn actions_reach_the_manager() {
             assert_eq!(status, expected, "{busid}");
         }
     }
-    let down = sample::down(FailureKind::Unreachable, "nothing answers", None);
-    program.rig.view.send_replace(down.into());
-    let (_, body) = program.checked("POST", all, all).await;
-    assert_eq!(body["outcome"], "later");
-    program.rig.commands.recv().await;
-    program.rig.view.send_replace(sample::empty().into());
-    assert_eq!(program.checked("POST", all, all).await.0, 409);
-    assert!(program.rig.commands.try_recv().is_err());
-    program.rig.view.send_replace(sample::every_state().into());
+    let mut program = Program::new(Rig::new(sample::every_state()).await).await;
     program.rig.commands.close();
     assert_eq!(program.checked("POST", all, all).await.0, 503);
+}
+
+#[tokio::test]
+async fn the_pairing_by_program() {
+    let program = Program::new(Rig::new(sample::empty()).await).await;
+    let (test, pair, part) = (
+        "/api/v1/vm/test",
+        "/api/v1/vm/pair",
+        "/api/v1/vm/disconnect",
+    );
+    // Nothing listens there.
+    let vm = r#"{"host": "127.0.0.1", "user": "dev"}"#;
+    let (status, report) = program.sent("POST", test, test, vm).await;
+    assert_eq!((status, &report["done"]), (200, &true.into()), "{report}");
+    assert_eq!(report["target"]["user"], "dev");
+    let last = report["findings"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&last["id"], &last["state"]),
+        (&"ssh".into(), &"failed".into())
+    );
+    for (path, body, expected) in [
+        (test, "{}", 400),
+        (test, r#"{"host": "a b", "user": "dev"}"#, 422),
+        (pair, r#"{"host": "-oX", "user": "dev"}"#, 422),
+        (pair, vm, 502),
+        (part, "", 202),
+    ] {
+        let (status, answer) = program.sent("POST", path, path, body).await;
+        assert_eq!(status, expected, "{path} {body}: {answer}");
+    }
 }
 
 #[tokio::test]

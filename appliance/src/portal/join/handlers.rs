@@ -1,9 +1,6 @@
 //! What is asked for: the page and its form by a person, the rest by the machine that joins.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -12,11 +9,11 @@ use actix_web::{
 };
 use protocol::join::{Invitation, Joined, Refusal, Report};
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use super::{
     super::{
         Context,
+        action::order,
         address::{has_port, own_addresses},
         guard::{host::is_own, visitor::Visitor},
         page::join as page,
@@ -31,8 +28,6 @@ use crate::{
     },
 };
 
-/// How long a command may wait for the manager.
-const BUSY: Duration = Duration::from_secs(2);
 /// What stands in the form.
 #[derive(Debug, Default, Deserialize)]
 pub(in super::super) struct Form {
@@ -190,7 +185,7 @@ pub(in super::super) async fn report(
                 .joins
                 .progress(&offer.token, Progress::Joined { joined, user });
             // The pairing stands without it, and attaches what nobody holds back.
-            let _ = timeout(BUSY, context.commands.send(Command::AttachAll)).await;
+            order(&context, Command::AttachAll).await;
             answer
         }
         Err((status, refusal)) => {

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(in super::super) use parting::{parting, remains};
-pub(in super::super) use refusal::{not_brought, refusal};
+pub(in super::super) use refusal::{not_brought, refusal, status};
 
 /// What a request left behind: shown on top, once.
 pub(in super::super) struct Note {

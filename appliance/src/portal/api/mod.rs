@@ -1,8 +1,13 @@
 //! What programs may do, and the document that describes all of it.
 //!
-//! Errors are JSON with `error` and `remedy`.
+//! - this module: devices, names and rules
+//! - [`vm`]: the pairing
+//!
+//! Everything is done by the code that the portal's forms use. Errors are JSON with `error` and `remedy`.
 
-use std::time::Duration;
+pub(super) mod vm;
+
+use std::borrow::Cow;
 
 use actix_web::{
     HttpResponse,
@@ -10,25 +15,21 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use protocol::BusId;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use super::{
     Context,
-    action::Outcome,
+    action::{self, Outcome},
     device::{self, Forgotten, NameError},
+    page::{chain, vm::status as refusal_status},
 };
-use crate::manager::{
-    Command, Ruling, Scope,
-    view::{DeviceState, DeviceView, SessionView},
+use crate::{
+    manager::{Ruling, Scope, view::DeviceView},
+    vm::{PublicKey, diagnosis::TooMany, pairing::PairError},
 };
 
 /// The OpenAPI 3.1 document. The tests compare it with what is answered.
-const DOCUMENT: &str = include_str!("../../api/openapi.json");
-
-/// How long a command may wait for the manager.
-const BUSY: Duration = Duration::from_secs(2);
+const DOCUMENT: &str = include_str!("../../../api/openapi.json");
 
 /// An action that was taken.
 #[derive(Debug, Serialize)]
@@ -44,52 +45,75 @@ pub(super) enum Refusal {
     Address,
     #[error("this address takes {0} only")]
     Method(&'static str),
-    #[error("no VM is paired")]
-    NotPaired,
     #[error("no device is plugged in at {0}")]
     NoDevice(String),
-    #[error("the device at {busid} is left alone: {why}")]
-    Skipped { busid: BusId, why: String },
     #[error("the appliance did not take the order")]
     Busy,
     #[error(transparent)]
     Name(#[from] NameError),
     #[error("{}", .0.sentence())]
     Undone(Outcome),
+    #[error("{}", chain(.0))]
+    Pairing(#[from] PairError),
+    #[error(transparent)]
+    Tests(#[from] TooMany),
     #[error("what was sent is not understood: {0}")]
     Body(String),
 }
 
 impl Refusal {
-    fn remedy(&self) -> &'static str {
+    fn remedy(&self) -> Cow<'static, str> {
         match self {
             Self::Address | Self::Method(_) => "see /api/v1/openapi.json for what there is",
-            Self::NotPaired => "pair one in the portal",
             Self::NoDevice(_) => "see /api/v1/status for what is plugged in",
-            Self::Skipped { .. } => "make a rule for it in the portal, if it is to be exported",
-            Self::Busy => "try again in a moment",
+            Self::Busy | Self::Tests(_) => "try again in a moment",
             Self::Name(_) => "choose another name",
             Self::Undone(_) => "see /api/v1/status for how it is now, and why",
+            Self::Pairing(error) => return pairing_remedy(error).into(),
             Self::Body(_) => {
                 "send JSON as /api/v1/openapi.json says, with content-type: application/json"
             }
         }
+        .into()
     }
 
     fn status(&self) -> StatusCode {
         match self {
             Self::Address | Self::NoDevice(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotPaired | Self::Skipped { .. } | Self::Undone(_) => StatusCode::CONFLICT,
+            Self::Undone(_) => StatusCode::CONFLICT,
             Self::Name(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Body(_) => StatusCode::BAD_REQUEST,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Pairing(error) => refusal_status(error),
+            Self::Busy | Self::Tests(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The answer.
     pub(super) fn answer(&self) -> HttpResponse {
-        refuse(self.status(), &self.to_string(), self.remedy())
+        refuse(self.status(), &self.to_string(), &self.remedy())
+    }
+}
+
+/// What helps where the pairing stays as it was.
+fn pairing_remedy(error: &PairError) -> String {
+    match error {
+        PairError::Conf(error) => error.remedy(),
+        PairError::HostKey(_) => {
+            "see that the VM runs, that its SSH server does, and that its name or address is right"
+                .to_owned()
+        }
+        PairError::Unconfirmed { shown } | PairError::Changed { shown, .. } => {
+            let shown: Vec<String> = shown.iter().map(PublicKey::fingerprint).collect();
+            format!(
+                "compare with the VM's own host keys, and send as `confirmed` those that are right of {}",
+                shown.join(" ")
+            )
+        }
+        PairError::Replaces { .. } => {
+            "send that pairing's host and user as `replaces`, if it may end".to_owned()
+        }
+        PairError::Busy | PairError::Task(_) => "try again in a moment".to_owned(),
     }
 }
 
@@ -115,8 +139,7 @@ pub(super) async fn document() -> HttpResponse {
 
 /// `POST /api/v1/attach-all`
 pub(super) async fn attach_all(context: web::Data<Context>) -> HttpResponse {
-    let taken = attach(&context, Command::AttachAll).await;
-    answer(taken)
+    answer(came(action::attached_all(&context).await))
 }
 
 /// `POST /api/v1/devices/BUSID/attach`
@@ -125,8 +148,8 @@ pub(super) async fn attach_one(
     busid: web::Path<String>,
 ) -> HttpResponse {
     let taken = async {
-        let busid = plugged_in(&context, &busid)?;
-        attach(&context, Command::Attach(busid, None)).await
+        let facts = device_at(&context, &busid)?.facts;
+        came(device::attached(&context, &facts.busid, facts.devid).await)
     };
     answer(taken.await)
 }
@@ -137,12 +160,8 @@ pub(super) async fn detach_one(
     busid: web::Path<String>,
 ) -> HttpResponse {
     let taken = async {
-        let busid = plugged_in(&context, &busid)?;
-        order(&context, Command::Detach(busid, None)).await?;
-        Ok(Taken {
-            outcome: "detaching",
-            message: "it is being detached, and stays on the Pi until somebody attaches it",
-        })
+        let facts = device_at(&context, &busid)?.facts;
+        came(device::detached(&context, &facts.busid, facts.devid).await)
     };
     answer(taken.await)
 }
@@ -195,6 +214,15 @@ pub(super) async fn rename(
     answer(taken.await)
 }
 
+/// `POST /api/v1/names/forget`
+pub(super) async fn forget_name(
+    context: web::Data<Context>,
+    forgotten: web::Json<Forgotten>,
+) -> HttpResponse {
+    let scope = forgotten.into_inner().scope;
+    answer(came(device::unnamed(&context, scope).await))
+}
+
 /// `POST /api/v1/rules`
 pub(super) async fn rule(context: web::Data<Context>, ordered: web::Json<Ordered>) -> HttpResponse {
     let Ordered { scope, ruling } = ordered.into_inner();
@@ -229,40 +257,6 @@ fn device_at(context: &Context, busid: &str) -> Result<DeviceView, Refusal> {
     let device = devices.find(|device| device.facts.busid.as_str() == busid);
     let none = || Refusal::NoDevice(busid.chars().take(40).collect());
     device.cloned().ok_or_else(none)
-}
-
-/// The same, unless it is one that is left alone.
-fn plugged_in(context: &Context, busid: &str) -> Result<BusId, Refusal> {
-    let device = device_at(context, busid)?;
-    let busid = device.facts.busid;
-    match device.state {
-        DeviceState::Skipped { why } => Err(Refusal::Skipped { busid, why }),
-        _ => Ok(busid),
-    }
-}
-
-async fn attach(context: &Context, command: Command) -> Result<Taken, Refusal> {
-    if context.view.borrow().session == SessionView::NotPaired {
-        return Err(Refusal::NotPaired);
-    }
-    order(context, command).await?;
-    Ok(match context.view.borrow().session {
-        SessionView::Up { .. } => Taken {
-            outcome: "attaching",
-            message: "attaching begins",
-        },
-        SessionView::Down { .. } | SessionView::NotPaired => Taken {
-            outcome: "later",
-            message: "the VM does not answer now; attaching begins when it does",
-        },
-    })
-}
-
-async fn order(context: &Context, command: Command) -> Result<(), Refusal> {
-    match timeout(BUSY, context.commands.send(command)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Refusal::Busy),
-    }
 }
 
 fn answer(taken: Result<Taken, Refusal>) -> HttpResponse {

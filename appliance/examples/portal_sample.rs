@@ -14,7 +14,7 @@ use appliance::{
     history::{Options, Store},
     manager::view::DeviceState,
     portal,
-    vm::{Config, Discovery, FailureKind, Pairer},
+    vm::{Config, FailureKind, Pairer},
 };
 use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
 use tokio::sync::{mpsc, watch};
@@ -94,7 +94,7 @@ async fn main() -> Result<(), portal::PortalError> {
     let context = portal::Context {
         view,
         commands,
-        pairer: Pairer::new(config, Arc::new(|| {}), Discovery::silent()),
+        pairer: Pairer::new(config, Arc::new(|| {})),
         access,
         started: tokio::time::Instant::now(),
         alive: Arc::new(|| true),

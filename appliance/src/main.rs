@@ -14,7 +14,7 @@ use appliance::{
     },
     usb::{Monitor, Stub, Sysfs, ports, power},
     usbipd::{self, Exports, Server},
-    vm::{Config, Link, askpass},
+    vm::{Config, Discovery, Link, askpass},
     wiring::{self, Kernel, Pi},
 };
 use protocol::line::{PROTOCOL, PiHello};
@@ -88,9 +88,10 @@ async fn run() -> anyhow::Result<()> {
         .context("failed to open the USB/IP port")?;
     let sessions = server.handle();
 
-    let vm_config = Config::new(hello(first.grace_seconds)?);
+    let mut vm_config = Config::new(hello(first.grace_seconds)?);
+    vm_config.discovery = Discovery::start(PORTAL);
     let (link, vm) = Link::spawn(vm_config.clone());
-    let pairer = wiring::pairer(vm_config, &link, PORTAL);
+    let pairer = wiring::pairer(vm_config, &link);
 
     let (graces, grace) = watch::channel(grace);
     let parts = (Pi { stub, monitor }, sessions, link.clone(), store.clone());

@@ -11,7 +11,7 @@ use crate::{
     manager::{Sessions, UsbHost, VmLink},
     usb::{Monitor, Stub, StubError, StubStatus, Sysfs, UsbDevice, power},
     usbipd::{EndError, Exporter, Handle},
-    vm::{Config, Discovery, LinkHandle, Pairer},
+    vm::{Config, LinkHandle, Pairer},
 };
 
 /// The Pi's USB side.
@@ -119,15 +119,15 @@ impl VmLink for LinkHandle {
     }
 }
 
-/// What makes and ends the pairing, and announces the portal at this port.
+/// What makes and ends the pairing.
 ///
 /// # Panics
 /// Outside of a tokio runtime.
 #[must_use]
-pub fn pairer(config: Config, link: &LinkHandle, portal: u16) -> Pairer {
+pub fn pairer(config: Config, link: &LinkHandle) -> Pairer {
     let link = link.clone();
     let kick = Arc::new(move || link.kick());
-    Pairer::new(config, kick, Discovery::start(portal))
+    Pairer::new(config, kick)
 }
 
 /// An error and what caused it, in one line.

@@ -11,12 +11,19 @@
 use std::{
     env,
     io::{BufRead, BufReader, Write},
+    net::IpAddr,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use appliance::vm::{Discovery, discovery::Found};
+use appliance::vm::{
+    Config, Discovery, Pairer, Pairing,
+    diagnosis::{Finding, State},
+    discovery::Found,
+};
 use mdns_sd::{DaemonEvent, IfKind, ServiceDaemon, ServiceInfo};
+use protocol::line::{DEFAULT_GRACE_SECONDS, PROTOCOL, PiHello};
 
 const CEILING: Duration = Duration::from_mins(1);
 const ROLE: &str = "DISCOVERY_ROLE";
@@ -169,4 +176,49 @@ async fn pi() {
             helper: Some("0.1.0".into()),
         }]
     );
+
+    // Its name is one that only multicast DNS knows.
+    let address: IpAddr = "10.77.0.2".parse().unwrap();
+    assert_eq!(discovery.resolve("Build-VM.local").await, [address]);
+    for other in ["nobody.local", "build-vm"] {
+        assert!(discovery.resolve(other).await.is_empty(), "{other}");
+    }
+    let name = tested(&discovery, "build-vm.local").await;
+    assert_eq!(name.sentence, "build-vm.local stands for 10.77.0.2");
+    let name = tested(&discovery, "nobody.local").await;
+    assert_eq!(name.state, State::Failed);
+    assert!(
+        name.sentence.contains("no machine on the local network"),
+        "{name:?}"
+    );
+}
+
+/// What a test of the connection says of a VM's name.
+async fn tested(discovery: &Discovery, host: &str) -> Finding {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(PiHello {
+        protocol: PROTOCOL,
+        version: "0.1.0".into(),
+        boot_id: "b".into(),
+        grace_seconds: DEFAULT_GRACE_SECONDS,
+    });
+    config.vm_conf = dir.path().join("vm.conf");
+    config.ssh_dir = dir.path().join("ssh");
+    config.control_dir = dir.path().join("c");
+    config.discovery = discovery.clone();
+    let diagnoses = Pairer::new(config, Arc::new(|| {})).diagnoses;
+    let target = Pairing {
+        host: host.into(),
+        user: "dev".into(),
+    };
+    let mut news = diagnoses.news();
+    diagnoses.start(target.clone()).unwrap();
+    loop {
+        let report = diagnoses.latest(&target).unwrap();
+        if report.done {
+            let mut findings = report.findings.iter();
+            return findings.find(|one| one.id == "name").unwrap().clone();
+        }
+        news.changed().await.unwrap();
+    }
 }

@@ -14,7 +14,7 @@ use appliance::{
     portal::{Context, Joins, Packages, Portal},
     usb::{Change, StubStatus, UsbDevice, Verdict},
     usbipd::{self, Exports},
-    vm::{self, Config, Discovery, Pairer, Pairing},
+    vm::{self, Config, Pairer, Pairing},
 };
 use protocol::{
     BusId, DevId,
@@ -263,7 +263,7 @@ async fn serve(dir: &Path) {
     let context = Context {
         view: handle.view,
         commands: handle.commands,
-        pairer: Pairer::new(Config::new(pi), Arc::new(|| {}), Discovery::silent()),
+        pairer: Pairer::new(Config::new(pi), Arc::new(|| {})),
         access,
         started,
         alive: Arc::new(move || alive.is_alive()),

@@ -61,7 +61,7 @@ pub(super) async fn bring(
         authorized_keys_line: key.authorized_keys_line(),
         pinned: Vec::new(),
     };
-    let addresses = session::resolve(&context, config.port)
+    let addresses = session::resolve(&context, config)
         .await
         .map_err(BringError::Login)?;
     let address = session::reach(&context, &addresses)

@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     conf::{self, Record},
     conversation::{Conversation, failed, refuse},
+    discovery::Discovery,
     event::{Event, Failure, FailureKind, Pairing},
     failure::{Context, chain, failure},
     host_key::Pins,
@@ -60,6 +61,8 @@ pub struct Config {
     pub askpass: PathBuf,
     /// Our greeting.
     pub hello: PiHello,
+    /// What resolves names in `.local`, and finds VMs; none does where it is silent.
+    pub discovery: Discovery,
 }
 
 impl Config {
@@ -74,6 +77,7 @@ impl Config {
             // Where that cannot be found out, asking for a password fails and says so.
             askpass: std::env::current_exe().unwrap_or_default(),
             hello,
+            discovery: Discovery::silent(),
         }
     }
 }
@@ -289,7 +293,7 @@ impl Link {
             pinned: Vec::new(),
         };
         self.met = false;
-        let addresses = session::resolve(&context, self.config.port).await?;
+        let addresses = session::resolve(&context, &self.config).await?;
         let ips = session::ips(&addresses);
         if self.resolved != ips {
             self.resolved.clone_from(&ips);

@@ -90,15 +90,15 @@ impl Pairer {
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
-    pub fn new(config: Config, kick: Arc<dyn Fn() + Send + Sync>, discovery: Discovery) -> Self {
+    pub fn new(config: Config, kick: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self {
             pins: Pins::new(&config.ssh_dir),
             diagnoses: Diagnoses::new(config.clone()),
+            discovery: config.discovery.clone(),
             config,
             kick,
             runtime: runtime::Handle::current(),
             turn: Arc::default(),
-            discovery,
         }
     }
 
@@ -153,7 +153,11 @@ impl Pairer {
             Ok((old, this.pins.keys()?))
         })
         .await?;
-        let shown = host_key::scan(&pairing.host, self.config.port).await?;
+        // ssh-keyscan asks the box's resolver, which does not know names in `.local`.
+        let found = self.config.discovery.resolve(&pairing.host).await;
+        let address = found.first().map(ToString::to_string);
+        let host = address.as_ref().unwrap_or(&pairing.host);
+        let shown = host_key::scan(host, self.config.port).await?;
         if confirmed.is_empty() {
             return Err(PairError::Unconfirmed { shown });
         }

@@ -20,9 +20,11 @@ use tokio::{
 
 use super::{
     conversation::shown,
+    discovery::resolve::is_local,
     event::Failure,
     failure::{Context, Ended, last_line},
     lines::{Line, Lines},
+    link::Config,
     master::{Destination, Master, Masters},
 };
 
@@ -73,10 +75,21 @@ impl Rest {
 }
 
 /// The addresses of a host name, in the resolver's order.
-pub(super) async fn resolve(context: &Context, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-    let host = context.pairing.host.as_str();
+pub(super) async fn resolve(
+    context: &Context,
+    config: &Config,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let (host, port) = (context.pairing.host.as_str(), config.port);
+    let found = config.discovery.resolve(host).await;
+    if !found.is_empty() {
+        let found = found.into_iter().take(MAX_ADDRESSES);
+        return Ok(found.map(|ip| SocketAddr::new(ip, port)).collect());
+    }
     let found = match timeout(NAME_DEADLINE, lookup_host((host, port))).await {
         Err(_) => return Err(context.no_address("the name server does not answer")),
+        Ok(Err(_)) if is_local(host) => {
+            return Err(context.no_address("no machine on the local network answers to it"));
+        }
         Ok(Err(error)) => return Err(context.no_address(&error.to_string())),
         Ok(Ok(found)) => found,
     };

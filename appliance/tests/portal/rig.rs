@@ -125,6 +125,7 @@ fn config(dir: &Path, ssh_port: u16) -> Config {
     config.vm_conf = dir.join("vm.conf");
     config.ssh_dir = dir.join("ssh");
     config.port = ssh_port;
+    config.discovery = Discovery::of(network());
     config.control_dir = dir.join("c");
     config
 }
@@ -176,11 +177,7 @@ impl Rig {
         let context = Context {
             view: receiver,
             commands: sender,
-            pairer: Pairer::new(
-                config(dir.path(), ssh_port),
-                Arc::new(|| {}),
-                Discovery::of(network()),
-            ),
+            pairer: Pairer::new(config(dir.path(), ssh_port), Arc::new(|| {})),
             access: access.clone(),
             started: Instant::now(),
             alive: {

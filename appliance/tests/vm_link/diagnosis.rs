@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use appliance::vm::{
-    Discovery, Pairer, Pairing, conf,
+    Pairer, Pairing, conf,
     diagnosis::{Report, State, TooMany, Trust},
 };
 
@@ -33,7 +33,7 @@ fn target(host: &str) -> Pairing {
 }
 
 fn pairer(bed: &Bed) -> Pairer {
-    Pairer::new(bed.config(), Arc::new(|| {}), Discovery::silent())
+    Pairer::new(bed.config(), Arc::new(|| {}))
 }
 
 fn checks(bed: &Bed, answer: &str) {

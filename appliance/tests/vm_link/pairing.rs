@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use appliance::vm::{
-    Discovery, Event, Failure, FailureKind, LinkHandle, Pairer, Pairing, PublicKey, conf,
+    Event, Failure, FailureKind, LinkHandle, Pairer, Pairing, PublicKey, conf,
     pairing::{PairError, SetUp},
 };
 
@@ -27,11 +27,7 @@ async fn unpaired() -> (Bed, LinkHandle, Events, Pairer) {
     bed.pins.forget().unwrap();
     let (link, events) = bed.link();
     let kick = link.clone();
-    let pairer = Pairer::new(
-        bed.config(),
-        Arc::new(move || kick.kick()),
-        Discovery::silent(),
-    );
+    let pairer = Pairer::new(bed.config(), Arc::new(move || kick.kick()));
     (bed, link, events, pairer)
 }
 

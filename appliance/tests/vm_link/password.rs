@@ -10,8 +10,7 @@ use std::{
 };
 
 use appliance::vm::{
-    Discovery, FailureKind, Pairer, Pairing, askpass::Password, bring::BringError, conf,
-    pairing::PairError,
+    FailureKind, Pairer, Pairing, askpass::Password, bring::BringError, conf, pairing::PairError,
 };
 
 use super::bed::Bed;
@@ -80,7 +79,7 @@ async fn a_password_brings_the_key_once_and_is_kept_nowhere() {
     let user = User::new(&bed);
     let mut config = bed.config();
     config.askpass = env!("CARGO_BIN_EXE_appliance").into();
-    let pairer = Pairer::new(config, Arc::new(|| {}), Discovery::silent());
+    let pairer = Pairer::new(config, Arc::new(|| {}));
     let target = Pairing {
         host: "127.0.0.1".into(),
         user: user.name.clone(),

@@ -77,7 +77,7 @@ impl Examination<'_> {
     async fn name(&mut self, context: &Context) -> Result<Vec<SocketAddr>, Stop> {
         self.progress.begin("name", "Name");
         let host = &context.pairing.host;
-        match session::resolve(context, self.config.port).await {
+        match session::resolve(context, self.config).await {
             Ok(addresses) => {
                 let list: Vec<_> = addresses
                     .iter()

@@ -1,14 +1,17 @@
 //! Multicast DNS: the Pi's own name on the network, and the VMs that are there.
 //!
 //! - [`found`]: what a machine says of itself, made fit for the form
+//! - [`resolve`]: addresses of names in `.local`
 //!
 //! The Pi answers all the time; it looks for others only while somebody looks at the page, since each
 //! answer wakes the box.
 
 pub mod found;
+pub mod resolve;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,7 +20,7 @@ use mdns_sd::{
     DaemonEvent, DnsNameChange, IfKind, RRType, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo,
 };
 use tokio::{
-    sync::{Notify, watch},
+    sync::{self, Notify, watch},
     time::{Instant, sleep, sleep_until},
 };
 
@@ -40,13 +43,20 @@ const AGAIN: Duration = Duration::from_mins(1);
 const MOST: usize = 64;
 
 /// What is known of the network. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Discovery {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Discovery").finish_non_exhaustive()
+    }
+}
+
 struct Shared {
+    /// What speaks to the network; none while it does not work.
+    daemon: sync::Mutex<Option<ServiceDaemon>>,
     /// Machines by their full service name.
     machines: watch::Sender<BTreeMap<String, Found>>,
     /// The Pi's name without `.local`; none while it is not announced.
@@ -77,6 +87,7 @@ impl Discovery {
     #[must_use]
     pub fn silent() -> Self {
         let shared = Shared {
+            daemon: sync::Mutex::new(None),
             machines: watch::Sender::default(),
             name: watch::Sender::new(None),
             looked: Mutex::default(),
@@ -142,6 +153,7 @@ impl Shared {
     async fn run(&self, port: u16) -> Result<(), mdns_sd::Error> {
         let daemon = ServiceDaemon::new()?;
         let ended = self.serve(&daemon, port).await;
+        *self.daemon.lock().await = None;
         // Its thread ends with what it has announced.
         let _ = daemon.shutdown();
         ended
@@ -156,6 +168,7 @@ impl Shared {
         let portal = ServiceInfo::new(WEB, NAME, &host, "", port, properties)?.enable_addr_auto();
         daemon.register(portal)?;
         self.name.send_replace(Some(NAME.to_owned()));
+        *self.daemon.lock().await = Some(daemon.clone());
         loop {
             tokio::select! {
                 event = monitor.recv_async() => match event {

@@ -75,9 +75,21 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 /// The address that others reach the box at; none before there is a network.
 fn address() -> Option<IpAddr> {
+    routed().or_else(own)
+}
+
+/// The address that leads elsewhere, where there is a way.
+fn routed() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect(ELSEWHERE).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+/// The first IPv4 address: a box with a fixed address and no gateway is on a network too.
+fn own() -> Option<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().ok()?;
+    let mut addresses = interfaces.iter().map(if_addrs::Interface::ip);
+    addresses.find(|address| address.is_ipv4() && !address.is_loopback())
 }
 
 fn name() -> String {

@@ -35,6 +35,17 @@ keep() {
 
 has_systemd() { [ -d /run/systemd/system ]; }
 
+# Sessions of the program that was replaced end; the Pi opens one with the new program at once, and
+# what is attached stays.
+end_old_sessions() {
+    for exe in /proc/[0-9]*/exe; do
+        [ "$(readlink "$exe")" = '/usr/bin/vm-helper (deleted)' ] || continue
+        pid=${exe%/exe}
+        # One that has ended by itself is what is wanted.
+        kill "${pid#/proc/}" 2>/dev/null || true
+    done
+}
+
 install_all() {
     command -v sudo >/dev/null || fail "sudo is not installed: the Pi's user needs it; install it and try again"
     "$here/usr/bin/vm-helper" --version >/dev/null ||
@@ -57,6 +68,7 @@ install_all() {
     fi
     modprobe -q vhci_hcd || true
     ! command -v udevadm >/dev/null || udevadm control --reload || true
+    end_old_sessions
     if has_systemd; then
         systemctl daemon-reload
         systemctl enable --quiet usb-boot-attach.service

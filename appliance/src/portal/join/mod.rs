@@ -50,6 +50,8 @@ pub(super) enum Progress {
     Waiting,
     /// The script was fetched.
     Fetched,
+    /// A machine reported; the Pi is looking at it.
+    Reported,
     /// A machine reported and was not taken; it may try again.
     Refused(Refusal),
     /// A machine of this user is paired.
@@ -81,6 +83,11 @@ impl Offer {
     /// Whether its token still opens anything.
     pub(super) fn is_open(&self) -> bool {
         !self.used && self.made.elapsed() < LIFE
+    }
+
+    /// Whether something may still come of it.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.is_open() || self.progress == Progress::Reported && self.made.elapsed() < LIFE
     }
 }
 
@@ -136,6 +143,7 @@ impl Joins {
         let mut state = self.lock();
         let offer = find(&mut state, token)?;
         offer.used = true;
+        offer.progress = Progress::Reported;
         Ok(offer.clone())
     }
 
@@ -209,6 +217,8 @@ mod tests {
         assert!(joins.take(token.expose()).is_ok());
         assert!(joins.take(token.expose()).is_err());
         assert!(joins.open(token.expose()).is_err());
+        // Whoever looks at the page meanwhile sees that it goes on.
+        assert!(joins.offer().unwrap().is_under_way());
         let refused = Progress::Refused(Refusal {
             error: "no".into(),
             remedy: String::new(),
@@ -225,6 +235,7 @@ mod tests {
         };
         joins.progress(&token, joined);
         assert!(joins.open(token.expose()).is_err());
+        assert!(!joins.offer().unwrap().is_under_way());
     }
 
     #[tokio::test]

@@ -62,7 +62,7 @@ fn state(view: &View, offer: Option<&Offer>) -> Markup {
     let is_up = matches!(view.session, SessionView::Up { .. });
     let changing = offer.is_some_and(|offer| {
         let joined = matches!(offer.progress, Progress::Joined { .. });
-        offer.is_open() || joined && !is_up
+        offer.is_under_way() || joined && !is_up
     });
     html! {
         div #join-state data-refresh[changing] aria-live="polite" {
@@ -75,7 +75,7 @@ fn state(view: &View, offer: Option<&Offer>) -> Markup {
                     (session::section(view))
                     p { a href="/" { "To the devices" } }
                 }
-                Some(offer) if offer.is_open() => (waiting(offer)),
+                Some(offer) if offer.is_under_way() => (waiting(offer)),
                 Some(_) => p { "The line that was made here is older than " (LIFE.as_secs() / 60) " minutes and does nothing any more." },
                 None => p { "The line is for a shell on the VM, of a user who may use sudo. It installs vm-helper, or upgrades it, "
                     "lets the Pi in, and tells the Pi about the VM. A pairing that there is already is kept." },
@@ -97,6 +97,7 @@ fn waiting(offer: &Offer) -> Markup {
         p role="status" {
             @match offer.progress {
                 Progress::Fetched => { "The VM has fetched the script and is at work…" }
+                Progress::Reported => { "The VM is ready; the Pi asks for its host keys…" }
                 _ => { "Waiting for the VM. This page goes on by itself; without a script, reload it." }
             }
         }

@@ -3,11 +3,13 @@
 //! - this module: runs scenarios and reports each as `cargo test` does
 //! - [`Bed`]: the paired machines with the product on them, and how a scenario starts and is explained
 //! - [`artefact`]: what the product's build left for them
+//! - [`fresh_vm`]: a VM that has nothing of ours, and a person with a shell on it
 //! - `serial`: devices that are plugged in, their ttys, bytes through them
 //! - `portal`: what the Pi itself says
 
 pub mod artefact;
 mod bed;
+pub mod fresh_vm;
 mod portal;
 mod serial;
 

@@ -1,31 +1,12 @@
 //! The line from the portal, run in the shell of a VM that has nothing of ours.
 
-use testbed::machine::{COMMAND_LIMIT, Output};
+use testbed::machine::Output;
 use testbed::redir::Kind;
-use testbed::trial::{self, Bed, Error, Outcome, Undo};
+use testbed::trial::fresh_vm::{self, KEYS, administrator, run};
+use testbed::trial::{Bed, Error, Outcome, Undo};
 
 /// The Pi as the VM reaches it.
 const PI: &str = "10.9.0.1:8080";
-const KEYS: &str = "/home/dev/.ssh/authorized_keys";
-
-/// A VM as before it knew of a Pi, and a Pi that is paired with nobody.
-fn fresh(bed: &Bed) -> Result<(), Error> {
-    bed.submit("/vm/disconnect", &[])?;
-    bed.vm().check_within(
-        &format!(
-            "DEBIAN_FRONTEND=noninteractive apt-get purge -y -q usbip-vm-helper </dev/null; \
-             rm -rf {KEYS} /etc/usbip; ! command -v vm-helper"
-        ),
-        COMMAND_LIMIT * 3,
-    )?;
-    trial::wait_until("the Pi without a VM", || {
-        let view = bed.view().map_err(|error| error.to_string())?;
-        match view["session"]["state"].as_str() {
-            Some("not_paired") => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-}
 
 /// Has the portal make a line, and copies it from the page.
 fn line(bed: &Bed) -> Result<String, Error> {
@@ -46,24 +27,6 @@ fn line(bed: &Bed) -> Result<String, Error> {
         .replace("&lt;", "<")
         .replace("&gt;", ">")
         .replace("&amp;", "&"))
-}
-
-/// Runs it as a person with a login on the VM does.
-fn run(bed: &Bed, line: &str) -> Result<Output, Error> {
-    bed.vm().put("/tmp/line", 0o644, line.as_bytes())?;
-    let command = "su - dev -c 'bash /tmp/line' 2>&1 </dev/null";
-    Ok(bed.vm().sh_within(command, COMMAND_LIMIT * 4)?)
-}
-
-/// The person may become root, as on most VMs of one person.
-fn administrator(bed: &Bed) -> Result<Undo<'_>, Error> {
-    let rule = "/etc/sudoers.d/zz-test";
-    bed.vm()
-        .put(rule, 0o440, b"dev ALL=(ALL) NOPASSWD: ALL\n")?;
-    Ok(Undo {
-        machine: bed.vm(),
-        command: format!("rm -f {rule}"),
-    })
 }
 
 fn assert_paired(bed: &Bed, output: &Output) -> Outcome {
@@ -99,7 +62,7 @@ fn assert_paired(bed: &Bed, output: &Output) -> Outcome {
 }
 
 pub fn one_line(bed: &Bed) -> Outcome {
-    fresh(bed)?;
+    fresh_vm::make(bed)?;
     let plug = bed.plug(Kind::Cp2102)?;
     let _administrator = administrator(bed)?;
     let copied = line(bed)?;
@@ -166,7 +129,7 @@ pub fn one_line(bed: &Bed) -> Outcome {
 }
 
 pub fn without_dpkg(bed: &Bed) -> Outcome {
-    fresh(bed)?;
+    fresh_vm::make(bed)?;
     let plug = bed.plug(Kind::Cp2102)?;
     let _administrator = administrator(bed)?;
     let copied = line(bed)?;

@@ -1,7 +1,8 @@
 //! What can be done with a device, with the script and without it.
 
 use testbed::redir::Kind;
-use testbed::trial::{Bed, Outcome};
+use testbed::trial::{Bed, Outcome, wait_until};
+use testbed::usb::What;
 
 use crate::browser::{Browser, Error, Window};
 use crate::entry::sign_in_at;
@@ -43,6 +44,15 @@ pub fn actions(bed: &Bed) -> Outcome {
     browser.click(&format!("[id='attach-{busid}']"))?;
     browser.sees(&["Attached", "/dev/usb-pi/blinky"])?;
 
+    // The controller of this Pi cannot switch its ports: it stays attached, and that is said.
+    confirm(&browser, "power-cycle", busid)?;
+    browser.sees(&[
+        "was not switched off and on",
+        "this port cannot be switched",
+    ])?;
+    browser.sees(&["Attached", &node])?;
+    browser.picture("power-cycle-refused")?;
+
     // A rule takes it away, and gives it back once it is forgotten.
     browser.press_in(&item, "More")?;
     browser.click("input[name=ruling][value=ignore]")?;
@@ -55,6 +65,26 @@ pub fn actions(bed: &Bed) -> Outcome {
     browser.press("Forget the rule in force")?;
     browser.go("/")?;
     browser.sees(&["Attached", "/dev/usb-pi/blinky"])?;
+    assert_eq!(browser.complaints()?, Vec::<String>::new());
+    Ok(())
+}
+
+pub fn power_cycle(bed: &Bed) -> Outcome {
+    bed.plug_at(What::QemuHub, Some("3"), None)?;
+    let plug = bed.plug_at(Kind::Cp2102, Some("3.2"), None)?;
+    let attachment = bed.attached(&plug)?;
+    let browser = sign_in_at(bed, Window::PHONE)?;
+    browser.sees(&["Attached", "/dev/ttyUSB0"])?;
+    confirm(&browser, "power-cycle", plug.busid.as_str())?;
+    // For a moment, or what came of it.
+    browser.sees(&["witched off and on"])?;
+    browser.picture("phone-power-cycle")?;
+    wait_until("the device in its next generation", || {
+        let again = bed.attached(&plug).map_err(|error| error.to_string())?;
+        let is_new = again.devid != attachment.devid;
+        is_new.then_some(()).ok_or(format!("{again:?}"))
+    })?;
+    browser.sees(&["Attached", "/dev/ttyUSB0"])?;
     assert_eq!(browser.complaints()?, Vec::<String>::new());
     Ok(())
 }

@@ -31,12 +31,20 @@ fn main() -> ExitCode {
             pairing::by_form,
         ),
         (
+            "the_page_with_the_line_turns_green_by_itself",
+            pairing::by_line,
+        ),
+        (
             "a_password_brings_the_key_and_disconnect_says_what_remains",
             pairing::by_password,
         ),
         (
             "each_action_at_a_device_shows_its_outcome",
             devices::actions,
+        ),
+        (
+            "a_port_is_switched_off_and_on_at_a_click",
+            devices::power_cycle,
         ),
         ("everything_works_without_script", devices::without_script),
         ("the_history_is_filtered", pages::history),

@@ -1,12 +1,14 @@
 //! Pairing, and how a device comes and goes in an open page.
 
 use testbed::redir::Kind;
-use testbed::trial::{Bed, Outcome};
+use testbed::trial::{Bed, Outcome, fresh_vm};
 
 use crate::browser::{Browser, Error, Window};
 use crate::entry::sign_in_at;
 use crate::fresh;
 
+/// The Pi as the VM reaches it.
+const PI: &str = "10.9.0.1:8080";
 /// The VM as the Pi reaches it.
 const VM: &str = "10.9.0.2";
 
@@ -65,6 +67,33 @@ pub fn by_form(bed: &Bed) -> Outcome {
     browser.picture("attached")?;
     bed.unplug(&plug)?;
     browser.sees(&["No serial device is plugged in"])?;
+    assert_eq!(browser.complaints()?, Vec::<String>::new());
+    Ok(())
+}
+
+pub fn by_line(bed: &Bed) -> Outcome {
+    fresh_vm::make(bed)?;
+    let _administrator = fresh_vm::administrator(bed)?;
+    let plug = bed.plug(Kind::Cp2102)?;
+    let browser = sign_in_at(bed, Window::DESK)?;
+    browser.sees(&["Not paired", "Waiting for the VM"])?;
+    browser.go("/vm")?;
+    browser.press("Pair in one line")?;
+    browser.fill("pi", PI)?;
+    browser.press("Make the line")?;
+    browser.sees(&["Run this on the VM", "Waiting for the VM"])?;
+    browser.picture("line")?;
+    // Nobody touches the page from here on.
+    browser.ask("window.untouched = true")?;
+    let line = browser.text_of("#join-state pre")?;
+    let output = fresh_vm::run(bed, &line)?;
+    assert_eq!(output.code, Some(0), "{output:?}");
+    browser.sees(&[&format!("Paired with dev@{VM}"), "SHA256:", "Connected"])?;
+    assert_eq!(browser.ask("return window.untouched")?, true);
+    browser.picture("line-paired")?;
+    browser.press("To the devices")?;
+    browser.sees(&["Attached", "/dev/ttyUSB0"])?;
+    bed.attached(&plug)?;
     assert_eq!(browser.complaints()?, Vec::<String>::new());
     Ok(())
 }

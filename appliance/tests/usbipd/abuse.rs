@@ -109,8 +109,9 @@ async fn a_peer_gets_eight_handshakes_at_once() {
     for _ in 0..8 {
         idle.push(rig.connect(VM_TOO).await);
     }
-    let mut ninth = rig.connect(VM_TOO).await;
-    assert!(to_end(&mut ninth).await.unwrap_or_default().is_empty());
+    if let Ok(mut ninth) = rig.try_connect(VM_TOO).await {
+        assert!(to_end(&mut ninth).await.unwrap_or_default().is_empty());
+    }
     assert_eq!(rig.event().await, refusal(VM_TOO, RefusedImport::TooMany));
     // Another peer is not disturbed, and the first is admitted again when its idlers are cut off.
     let (_session, _) = rig.import("1-1").await;

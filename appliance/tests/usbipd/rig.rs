@@ -79,10 +79,15 @@ impl Rig {
     }
 
     pub async fn connect(&self, from: &str) -> TcpStream {
-        let socket = TcpSocket::new_v4().unwrap();
+        self.try_connect(from).await.unwrap()
+    }
+
+    /// A peer that is refused may be cut off so soon that connecting fails already.
+    pub async fn try_connect(&self, from: &str) -> io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
         let from: IpAddr = from.parse().unwrap();
-        socket.bind((from, 0).into()).unwrap();
-        socket.connect(self.addr).await.unwrap()
+        socket.bind((from, 0).into())?;
+        socket.connect(self.addr).await
     }
 
     pub async fn event(&mut self) -> Event {

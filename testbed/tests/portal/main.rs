@@ -6,6 +6,7 @@
 //! - [`devices`]: what can be done with a device
 //! - [`pages`]: how each page looks, the history's filter
 //! - [`pairing`]: the ways to pair, and devices that come and go in an open page
+//! - [`versions`]: a vm-helper of another version than the Pi's
 
 mod browser;
 mod devices;
@@ -13,6 +14,7 @@ mod entry;
 mod fresh;
 mod pages;
 mod pairing;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,10 @@ fn main() -> ExitCode {
         (
             "a_port_is_switched_off_and_on_at_a_click",
             devices::power_cycle,
+        ),
+        (
+            "helpers_of_other_versions_work_and_an_older_one_is_upgraded_by_the_line",
+            versions::differ,
         ),
         ("everything_works_without_script", devices::without_script),
         ("the_history_is_filtered", pages::history),

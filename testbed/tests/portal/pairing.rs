@@ -8,7 +8,7 @@ use crate::entry::sign_in_at;
 use crate::fresh;
 
 /// The Pi as the VM reaches it.
-const PI: &str = "10.9.0.1:8080";
+pub const PI: &str = "10.9.0.1:8080";
 /// The VM as the Pi reaches it.
 const VM: &str = "10.9.0.2";
 

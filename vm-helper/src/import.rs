@@ -75,10 +75,19 @@ impl Server {
     /// Connect, with the options that stay in force after the kernel took the socket over.
     pub fn connect(&self, grace: Duration) -> Result<TcpStream, Error> {
         let start = Instant::now();
-        let failed = |source| Error::Connect {
-            host: self.host.clone(),
-            port: self.port,
-            source,
+        let failed = |source: io::Error| match source.kind() {
+            // It had answered, and then would have none of us: one that is closed refuses instead
+            // (tcp_reset in net/ipv4/tcp_input.c).
+            io::ErrorKind::ConnectionReset => Error::Handshake {
+                act: "speak with".into(),
+                host: self.host.clone(),
+                source,
+            },
+            _ => Error::Connect {
+                host: self.host.clone(),
+                port: self.port,
+                source,
+            },
         };
         let known = *self.answered();
         if let Some(address) = known {

@@ -67,7 +67,7 @@ fn is_stale(state: &mut State, busid: &BusId, devid: DevId) -> bool {
     if state.unpaired || device.abandoned {
         return true;
     }
-    let unwanted = state.is_held(device) || !state.verdict(&device.facts).exports();
+    let unwanted = !state.is_wanted(device);
     if !state.listening() {
         return unwanted;
     }
@@ -97,8 +97,7 @@ fn strays_on_the_vm(state: &mut State, effects: &mut Vec<Effect>) {
         let device = state.devices.get(busid).filter(|d| d.facts.devid == *devid);
         let stray = match device {
             None => true,
-            Some(device) if !state.verdict(&device.facts).exports() => true,
-            Some(device) if state.is_held(device) => true,
+            Some(device) if !state.is_wanted(device) => true,
             Some(device) if device.is_used() => false,
             // The Pi has no session for it, so the VM's end is dead; unless news of an import is
             // still on its way to us. Sysfs and the VM are both asked again before that is believed.
@@ -146,8 +145,7 @@ fn connects(state: &mut State, effects: &mut Vec<Effect>) {
             let devid = device.facts.devid;
             let free = device.facts.stub == Some(StubStatus::Available) && device.busy.is_none();
             (free || device.is_being_bound())
-                && state.verdict(&device.facts).exports()
-                && !state.is_held(device)
+                && state.is_wanted(device)
                 && device.is_due(now)
                 && device.hold_off <= now
                 && !state.vm_ports.contains_key(&((*busid).clone(), devid))

@@ -202,11 +202,9 @@ impl State {
     /// Who may import what, now.
     #[must_use]
     pub fn exports(&self) -> Exports {
-        let wanted =
-            |device: &Device| self.verdict(&device.facts).exports() && !self.is_held(device);
         let busids = |which: &dyn Fn(&Device) -> bool| {
             let devices = self.devices.iter();
-            let chosen = devices.filter(|(_, device)| which(device) && wanted(device));
+            let chosen = devices.filter(|(_, device)| which(device) && self.is_wanted(device));
             chosen.map(|(busid, _)| busid.clone()).collect()
         };
         let devices = busids(&|device| device.facts.is_bound() && device.busy.is_none());
@@ -222,6 +220,11 @@ impl State {
             coming,
             grace: self.grace,
         }
+    }
+
+    /// Whether a device is to be on the VM.
+    pub(super) fn is_wanted(&self, device: &Device) -> bool {
+        self.verdict(&device.facts).exports() && !self.is_held(device)
     }
 
     /// Whether a person holds a device back.
@@ -256,8 +259,7 @@ impl State {
         let facts = &device.facts;
         let key = (facts.busid.clone(), facts.devid);
         let has_name = self.vm_ports.contains_key(&key);
-        let wanted = self.verdict(facts).exports() && !self.is_held(device);
-        (wanted && !has_name && device.failure.is_none())
+        (self.is_wanted(device) && !has_name && device.failure.is_none())
             .then(|| since.max(device.changed.unwrap_or(device.since)) + SLOW_NAME)
     }
 

@@ -1,13 +1,11 @@
 //! Where this portal is, for other machines.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 
 use actix_web::HttpRequest;
 
 use super::guard::host::host;
-
-/// An address of documentation (RFC 5737): nothing is sent there, the route to it is looked up.
-const ANYWHERE: &str = "192.0.2.1:9";
+use crate::system::route::own_address;
 
 /// So many addresses are offered; a Pi with containers may have dozens.
 const MOST: usize = 8;
@@ -29,7 +27,7 @@ pub(super) fn own_addresses(request: &HttpRequest) -> Vec<String> {
         .filter(|interface| !interface.is_loopback() && !interface.is_link_local())
         .map(if_addrs::Interface::ip)
         .collect();
-    let route = route();
+    let route = own_address();
     own.sort_by_key(|ip| (Some(*ip) != route, ip.is_ipv6()));
     let mut addresses: Vec<String> = called(request, &own).into_iter().collect();
     for ip in own {
@@ -66,11 +64,4 @@ fn called(request: &HttpRequest, own: &[IpAddr]) -> Option<String> {
             format!("{called}:80")
         }
     })
-}
-
-/// The address that this Pi has towards most others.
-fn route() -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect(ANYWHERE).ok()?;
-    Some(socket.local_addr().ok()?.ip())
 }

@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     fs::OpenOptions,
     io::{self, Write as _},
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::Arc,
@@ -19,6 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::route;
 use crate::manager::{
     View,
     view::{DeviceState, SessionView},
@@ -30,8 +31,6 @@ pub const PATH: &str = "/dev/console";
 const LOOK: Duration = Duration::from_secs(5);
 /// From a change to its being shown, with those that follow it.
 const SETTLE: Duration = Duration::from_secs(1);
-/// An address of TEST-NET-1 (RFC 5737), to which nothing is sent.
-const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// Keep the screen up to date. `notices` are sentences about what is wrong. Ends with the manager.
 pub async fn show(
@@ -75,14 +74,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 /// The address that others reach the box at; none before there is a network.
 fn address() -> Option<IpAddr> {
-    routed().or_else(own)
-}
-
-/// The address that leads elsewhere, where there is a way.
-fn routed() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(ELSEWHERE).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    route::own_address().or_else(own)
 }
 
 /// The first IPv4 address: a box with a fixed address and no gateway is on a network too.

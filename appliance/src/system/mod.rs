@@ -5,6 +5,7 @@
 //! - [`durable`]: files that survive a power cut whole
 //! - [`first_start`]: `usbip-pi.toml` on the card's FAT partition
 //! - [`kernel_log`]: the log, which is the kernel's ring
+//! - [`route`]: the way to other machines
 //! - [`settings`]: what may be set on it, `/etc/usbip/appliance.conf`
 //! - [`watchdog`]: starts the box anew when it hangs
 
@@ -17,6 +18,7 @@ pub mod console;
 pub mod durable;
 pub mod first_start;
 pub mod kernel_log;
+pub mod route;
 pub mod settings;
 pub mod watchdog;
 

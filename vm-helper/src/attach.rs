@@ -19,6 +19,7 @@ use crate::{
     lock::Lock,
     module, names,
     record::Record,
+    reserved::ReservedPort,
     root::Root,
     vhci::{Attach, Port, PortState, Vhci, set_fast_enumeration},
     wait,
@@ -124,15 +125,7 @@ impl Vm {
             None => self.prepare()?,
         };
         let _lock = Lock::device(&self.root, busid)?;
-        let held = if Record::names(&self.root, busid) {
-            self.held(&vhci)?
-        } else {
-            Vec::new()
-        };
-        for held in held {
-            if held.record.busid != *busid {
-                continue;
-            }
+        for held in self.held_of(&vhci, busid)? {
             if asked.is_none_or(|asked| asked == held.devid) && !self.is_of_other_boot(&held) {
                 return Ok(Begun {
                     vhci,
@@ -145,7 +138,18 @@ impl Vm {
             // An earlier generation: the Pi has ended it, or will with the import.
             self.release(&vhci, &held)?;
         }
-        let imported = self.server.open(self.grace)?.import(busid)?;
+        let asked_for = self.server.open(self.grace)?.ask(busid)?;
+        // The Pi takes a moment, in which the port can be made ready: serial boards have no
+        // SuperSpeed, and most often it is known which generation comes.
+        let mut record = Record {
+            busid: busid.clone(),
+            devid: asked,
+            host: self.server.host.clone(),
+            address: Some(asked_for.peer()),
+            pi_boot_id: self.pi_boot_id.clone(),
+        };
+        let reserved = self.reserve(&vhci, &record, false, 0)?;
+        let imported = asked_for.answer()?;
         let device = imported.device.clone();
         if let Some(asked) = asked.filter(|asked| *asked != device.devid) {
             return Err(Error::Superseded {
@@ -154,8 +158,12 @@ impl Vm {
                 found: device.devid,
             });
         }
+        if record.devid.is_none() {
+            record.devid = Some(device.devid);
+            record.save(&self.root, reserved.number, self.server.port)?;
+        }
         let import = start.elapsed();
-        let port = self.hand_over(&vhci, imported)?;
+        let port = self.hand_over(&vhci, &imported, reserved, &record)?;
         let attach = start.elapsed().saturating_sub(import);
         Ok(Begun {
             vhci,
@@ -170,44 +178,45 @@ impl Vm {
         })
     }
 
-    /// Give the socket to the kernel, on the lowest free port so that names stay the same.
-    fn hand_over(&self, vhci: &Vhci, imported: Imported) -> Result<u32, Error> {
-        let Imported {
-            device,
-            peer,
-            stream,
-        } = imported;
-        let _lock = Lock::ports(&self.root)?;
-        let record = Record {
-            busid: device.busid.clone(),
-            devid: Some(device.devid),
-            host: self.server.host.clone(),
-            address: Some(peer),
-            pi_boot_id: self.pi_boot_id.clone(),
-        };
-        let mut total = 0;
-        for ports in vhci.controllers() {
-            for port in ports? {
-                if port.is_super != device.speed.is_super() {
-                    continue;
+    /// A port with its record, which is written before the attach.
+    fn reserve(
+        &self,
+        vhci: &Vhci,
+        record: &Record,
+        is_super: bool,
+        first: u32,
+    ) -> Result<ReservedPort, Error> {
+        let reserved = ReservedPort::take(&self.root, vhci, is_super, first)?;
+        record.save(&self.root, reserved.number, self.server.port)?;
+        Ok(reserved)
+    }
+
+    /// Give the socket to the kernel.
+    fn hand_over(
+        &self,
+        vhci: &Vhci,
+        imported: &Imported,
+        mut reserved: ReservedPort,
+        record: &Record,
+    ) -> Result<u32, Error> {
+        let device = &imported.device;
+        if device.speed.is_super() {
+            reserved = self.reserve(vhci, record, true, 0)?;
+        }
+        loop {
+            let (port, socket) = (reserved.number, imported.stream.as_fd());
+            match vhci.attach(port, socket, device.devid, device.speed)? {
+                Attach::Done => {
+                    reserved.stays();
+                    return Ok(port);
                 }
-                total += 1;
-                if port.state != PortState::Free {
-                    continue;
-                }
-                record.save(&self.root, port.number, self.server.port)?;
-                match vhci.attach(port.number, stream.as_fd(), device.devid, device.speed) {
-                    Ok(Attach::Done) => return Ok(port.number),
-                    // The stock tool knows no lock of ours and rewrites its own record.
-                    Ok(Attach::PortBusy) => {}
-                    Err(error) => {
-                        Record::remove(&self.root, port.number);
-                        return Err(error);
-                    }
+                // The stock tool knows no lock of ours and rewrites its own record.
+                Attach::PortBusy => {
+                    reserved.stays();
+                    reserved = self.reserve(vhci, record, device.speed.is_super(), port + 1)?;
                 }
             }
         }
-        Err(Error::NoFreePort { total })
     }
 
     /// Wait for enumeration and ttys.
@@ -311,8 +320,8 @@ impl Vm {
         };
         let _lock = Lock::device(&self.root, busid)?;
         let mut detached = false;
-        for held in self.held(&vhci)? {
-            if held.record.busid == *busid && asked.is_none_or(|asked| asked == held.devid) {
+        for held in self.held_of(&vhci, busid)? {
+            if asked.is_none_or(|asked| asked == held.devid) {
                 self.release(&vhci, &held)?;
                 detached = true;
             }
@@ -330,10 +339,7 @@ impl Vm {
         for busid in self.attached()? {
             let _lock = Lock::device(&self.root, &busid)?;
             // Looked up again under the lock: it may have been replaced meanwhile.
-            for mut held in self.held(&vhci)? {
-                if held.record.busid != busid {
-                    continue;
-                }
+            for mut held in self.held_of(&vhci, &busid)? {
                 if self.is_of_other_boot(&held) {
                     self.release(&vhci, &held)?;
                     cleared.push(busid.clone());
@@ -361,25 +367,36 @@ impl Vm {
 
     /// The ports that carry devices of our Pi. Those of other hosts are not ours to see.
     fn held(&self, vhci: &Vhci) -> Result<Vec<Held>, Error> {
-        let held = vhci.ports()?.into_iter().filter_map(|port| {
-            let known = match port.state {
-                PortState::Free => return None,
-                PortState::Used => Some(port.devid),
-                PortState::Enumerating | PortState::Error => None,
-            };
-            let record = Record::load(&self.root, port.number, known)?;
-            let ours = record.host == self.server.host
-                || record
-                    .address
-                    .is_some_and(|address| address.to_string() == self.server.host);
-            Some(Held {
-                devid: known.or(record.devid)?,
-                port,
-                record,
-            })
-            .filter(|_| ours)
-        });
-        Ok(held.collect())
+        let ports = vhci.ports()?.into_iter();
+        Ok(ports.filter_map(|port| self.holding(port)).collect())
+    }
+
+    /// Those of them that carry one device. Only the ports that a record names are looked at.
+    fn held_of(&self, vhci: &Vhci, busid: &BusId) -> Result<Vec<Held>, Error> {
+        let mut all = Vec::new();
+        for number in Record::ports_of(&self.root, busid) {
+            let held = vhci.port(number)?.and_then(|port| self.holding(port));
+            all.extend(held.filter(|held| held.record.busid == *busid));
+        }
+        Ok(all)
+    }
+
+    fn holding(&self, port: Port) -> Option<Held> {
+        let known = match port.state {
+            PortState::Free => return None,
+            PortState::Used => Some(port.devid),
+            PortState::Enumerating | PortState::Error => None,
+        };
+        let record = Record::load(&self.root, port.number, known)?;
+        let ours = record.host == self.server.host
+            || record
+                .address
+                .is_some_and(|address| address.to_string() == self.server.host);
+        ours.then_some(Held {
+            devid: known.or(record.devid)?,
+            port,
+            record,
+        })
     }
 
     /// The devices of our Pi that hold a port.

@@ -46,6 +46,13 @@ pub struct Secured {
     pub peer: IpAddr,
 }
 
+/// An import that the Pi has to answer.
+#[derive(Debug)]
+pub struct Asked {
+    secured: Secured,
+    busid: BusId,
+}
+
 /// A device whose socket is ready for the kernel.
 #[derive(Debug)]
 pub struct Imported {
@@ -202,38 +209,53 @@ impl Secured {
         Ok(devices)
     }
 
-    /// Take one device over.
-    pub fn import(mut self, busid: &BusId) -> Result<Imported, Error> {
-        let wire = self.wire();
-        let mut talk = Talk::start(
-            &mut self.stream,
-            &self.host,
-            &format!("import {busid} from"),
-        );
+    /// Ask for one device.
+    pub fn ask(mut self, busid: &BusId) -> Result<Asked, Error> {
+        let mut talk = Talk::start(&mut self.stream, &self.host, &import_of(busid));
         talk.send(&Request::Import(busid.clone()))?;
+        Ok(Asked {
+            secured: self,
+            busid: busid.clone(),
+        })
+    }
+}
+
+impl Asked {
+    /// The address that is asked.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.secured.peer
+    }
+
+    /// Wait for the device.
+    pub fn answer(self) -> Result<Imported, Error> {
+        let Self { mut secured, busid } = self;
+        let wire = secured.wire();
+        let mut talk = Talk::start(&mut secured.stream, &secured.host, &import_of(&busid));
         let header = Header::decode(talk.take()?).map_err(&wire)?;
         match wire::check_import_reply(header).map_err(&wire)? {
             Status::Ok => {}
             status => {
-                return Err(Error::Refused {
-                    busid: busid.clone(),
-                    status,
-                });
+                return Err(Error::Refused { busid, status });
             }
         }
         // Not a byte beyond: what follows is for the kernel.
         let (device, _) = Device::decode(&talk.take()?).map_err(&wire)?;
         // The kernel would take a timed-out read for the end of the connection.
         talk.end()?;
-        if device.busid != *busid {
+        if device.busid != busid {
             return Err(wire(WireError::BusId));
         }
         Ok(Imported {
             device,
-            peer: self.peer,
-            stream: self.stream,
+            peer: secured.peer,
+            stream: secured.stream,
         })
     }
+}
+
+fn import_of(busid: &BusId) -> String {
+    format!("import {busid} from")
 }
 
 /// One request and its reply, under a deadline.

@@ -14,9 +14,8 @@ use crate::{failure::Error, root::Root, wait};
 pub(crate) const RUN_DIR: &str = "/run/usbip-vm";
 /// How long another import of the same device may take: connect, reply, enumeration's start.
 const DEVICE_LIMIT: Duration = Duration::from_secs(20);
-/// How long choosing a port and attaching to it may take, or changing the links; it is a matter of
-/// milliseconds.
-const PORTS_LIMIT: Duration = Duration::from_secs(10);
+/// How long changing the names or the links may take; it is a matter of milliseconds.
+const FILE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Held until dropped; the kernel drops it when the process dies.
 #[derive(Debug)]
@@ -30,14 +29,23 @@ impl Lock {
         Self::take(root, &format!("lock-{busid}"), DEVICE_LIMIT)
     }
 
-    /// Nobody else chooses a vhci port.
-    pub(crate) fn ports(root: &Root) -> Result<Self, Error> {
-        Self::take(root, "lock", PORTS_LIMIT)
+    /// Nobody else attaches to this vhci port; none when somebody is about to.
+    pub(crate) fn port(root: &Root, number: u32) -> Result<Option<Self>, Error> {
+        match Self::take(root, &format!("lock-port{number}"), Duration::ZERO) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(Error::Locked { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Nobody else changes the names.
+    pub(crate) fn names(root: &Root) -> Result<Self, Error> {
+        Self::take(root, "lock-names", FILE_LIMIT)
     }
 
     /// Nobody else changes the links.
     pub(crate) fn links(root: &Root) -> Result<Self, Error> {
-        Self::take(root, "lock-links", PORTS_LIMIT)
+        Self::take(root, "lock-links", FILE_LIMIT)
     }
 
     fn take(root: &Root, name: &str, limit: Duration) -> Result<Self, Error> {

@@ -69,7 +69,7 @@ fn rank(named: Option<&Named>) -> Rank {
 /// Remember what a device is called now. Written only when it changes.
 pub fn remember(root: &Root, device: &Device, node: &str) -> Result<PathBuf, Error> {
     let path = root.path(FILE);
-    let _lock = Lock::ports(root)?;
+    let _lock = Lock::names(root)?;
     let mut names = Names::load(root).0;
     let entry = Named {
         product: product(device),

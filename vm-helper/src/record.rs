@@ -3,7 +3,7 @@
 //! A record is written before the attach, so that a helper killed in between leaves a record of
 //! nothing instead of an attachment of nobody: the devid tells whether a record is still true.
 
-use std::{fs, net::IpAddr};
+use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use protocol::{BusId, DevId};
 use serde::{Deserialize, Serialize};
@@ -39,22 +39,23 @@ impl Record {
         Self::load_own(root, port, devid).or_else(|| Self::load_stock(root, port, devid))
     }
 
-    /// Whether any record is about this busid, true or not. Costs less than asking the kernel, which
-    /// is not needed where there is none.
+    /// The ports whose records are about this busid, true or not. Costs less than asking the kernel
+    /// about all of them.
     #[must_use]
-    pub fn names(root: &Root, busid: &BusId) -> bool {
-        [RUN_DIR, STOCK_DIR].iter().any(|dir| {
-            names_in(&root.path(dir))
-                .iter()
-                .filter_map(|name| name.strip_prefix("port")?.parse().ok())
-                .any(|port: u32| {
-                    let own = Self::load_own(root, port, None);
-                    own.is_some_and(|record| record.busid == *busid)
-                        || root.read(&stock_path(port)).is_ok_and(|text| {
-                            text.split_ascii_whitespace().nth(2) == Some(busid.as_str())
-                        })
-                })
-        })
+    pub fn ports_of(root: &Root, busid: &BusId) -> BTreeSet<u32> {
+        let names = [RUN_DIR, STOCK_DIR].map(|dir| names_in(&root.path(dir)));
+        let recorded = names.iter().flatten();
+        let mut ports: BTreeSet<u32> = recorded
+            .filter_map(|name| name.strip_prefix("port")?.parse().ok())
+            .collect();
+        ports.retain(|port| {
+            let own = Self::load_own(root, *port, None);
+            own.is_some_and(|record| record.busid == *busid)
+                || root
+                    .read(&stock_path(*port))
+                    .is_ok_and(|text| text.split_ascii_whitespace().nth(2) == Some(busid.as_str()))
+        });
+        ports
     }
 
     fn load_own(root: &Root, port: u32, devid: Option<DevId>) -> Option<Self> {
@@ -131,7 +132,7 @@ mod tests {
             Some(record())
         );
         assert_eq!(Record::load(&root, 2, None), Some(record()));
-        assert!(Record::names(&root, &record().busid));
+        assert_eq!(Record::ports_of(&root, &record().busid), [2].into());
         assert_eq!(
             fs::read_to_string(root.path("/var/run/vhci_hcd/port2")).unwrap(),
             "pi.local 3240 1-1.1\n"
@@ -150,8 +151,8 @@ mod tests {
         fs::write(root.path(&stock_path(0)), "192.168.1.50 3240 1-1.3\n").unwrap();
         let found = Record::load(&root, 0, Some(DevId(0x0001_0009))).unwrap();
         assert_eq!(found.busid.as_str(), "1-1.3");
-        let named = |busid: &str| Record::names(&root, &busid.parse().unwrap());
-        assert_eq!((named("1-1.3"), named("1-1")), (true, false));
+        let ports = |busid: &str| Record::ports_of(&root, &busid.parse().unwrap());
+        assert_eq!((ports("1-1.3"), ports("1-1")), ([0].into(), [].into()));
         assert_eq!(found.address, Some([192, 168, 1, 50].into()));
     }
 }

@@ -9,7 +9,6 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{self, SyncSender, TrySendError},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +20,7 @@ use crate::{
     failure::Error,
     handler, journal, module,
     presence::{PiState, Presence},
+    workers::{Workers, spawn},
 };
 
 /// After this silence people are told: the Pi speaks every 2 s, so it has missed two heartbeats, and a power cut is
@@ -32,8 +32,6 @@ const GONE_AFTER: Duration = Duration::from_secs(20);
 const MOST_REQUESTS: usize = 64;
 /// Replies waiting to be written; more means that nobody reads them.
 const MOST_REPLIES: usize = 256;
-/// Bytes of stack per request; the default is eight times as much.
-const STACK: usize = 256 * 1024;
 
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +78,13 @@ pub fn serve(vm: Vm, input: OwnedFd, output: OwnedFd, patience: Patience) -> Res
     let mut session = Session {
         vm: Arc::new(vm),
         replies,
+        workers: Workers::new(MOST_REQUESTS),
         under_way: Arc::default(),
     };
     session.reply(None, session.hello()?);
     note(&session.vm, PiState::Answers);
     let preparing = Arc::clone(&session.vm);
-    spawn(move || {
+    session.workers.run(move || {
         // What is missing is told by each connect that needs it.
         let _ = preparing.prepare();
         module::load_serial_drivers();
@@ -108,20 +107,10 @@ fn write_line(output: &mut impl Write, reply: &Reply) -> io::Result<()> {
     output.write_all(&line)
 }
 
-fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-    thread::Builder::new()
-        .stack_size(STACK)
-        .spawn(work)
-        .map(drop)
-        .map_err(|source| Error::Run {
-            program: "a thread".into(),
-            source,
-        })
-}
-
 struct Session {
     vm: Arc<Vm>,
     replies: SyncSender<Reply>,
+    workers: Workers,
     under_way: Arc<AtomicUsize>,
 }
 
@@ -222,7 +211,7 @@ impl Session {
         }
         let (vm, replies) = (Arc::clone(&self.vm), self.replies.clone());
         let under_way = Arc::clone(&self.under_way);
-        spawn(move || {
+        self.workers.run(move || {
             carry_out(&vm, &replies, &request);
             under_way.fetch_sub(1, Ordering::Relaxed);
         })?;

@@ -4,6 +4,8 @@
 
 mod play;
 
+use std::{collections::BTreeSet, thread};
+
 use play::{Machine, Manners, Pi, busid, device};
 use protocol::{DevId, line::FailureKind, wire::Status};
 use vm_helper::{boot, failure::Error};
@@ -63,7 +65,7 @@ fn many_at_once_for_one_device_import_it_once() {
     let machine = Machine::new();
     let pi = Pi::with(vec![device("1-1.1", 4)]);
     let vm = machine.vm(&pi);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| vm.connect(&busid("1-1.1"), None).unwrap());
         }
@@ -118,6 +120,25 @@ fn a_port_that_somebody_took_first_is_passed_over() {
         kind(vm.connect(&busid("1-1.1"), None)),
         FailureKind::NoFreePort
     );
+}
+
+#[test]
+fn devices_plugged_together_get_a_port_each() {
+    let machine = Machine::new();
+    let names = ["1-1.1", "1-1.2", "1-1.3", "1-1.4"];
+    let pi = Pi::with((4..).zip(names).map(|(n, name)| device(name, n)).collect());
+    let vm = machine.vm(&pi);
+    let ports: BTreeSet<u32> = thread::scope(|scope| {
+        let attaching = names.map(|name| {
+            let vm = &vm;
+            scope.spawn(move || vm.connect(&busid(name), None).unwrap().port)
+        });
+        attaching.map(|thread| thread.join().unwrap()).into()
+    });
+    assert_eq!(ports.len(), names.len());
+    let mut attached: Vec<_> = vm.attached().unwrap();
+    attached.sort();
+    assert_eq!(attached, names.map(busid), "each record is of its own port");
 }
 
 #[test]

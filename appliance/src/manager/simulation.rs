@@ -594,7 +594,7 @@ impl World {
             Event::PairingBegins => self.pairing_begins(),
             Event::VmAttach(attached, request) => self.vm_attached(&attached, request, epochs),
             Event::BootAttach => {
-                for busid in self.state.exports().devices {
+                for busid in self.state.exports().devices.into_keys() {
                     self.import(&busid, None);
                 }
             }
@@ -828,7 +828,7 @@ impl World {
             self.pi_hangs_up(busid);
         }
         let exports = self.state.exports();
-        let exported = exports.devices.contains(busid) && !exports.peers.is_empty();
+        let exported = exports.devices.contains_key(busid) && !exports.peers.is_empty();
         let free = self
             .plugged
             .get_mut(busid)

@@ -1,7 +1,7 @@
 //! What the manager knows.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     time::Duration,
 };
@@ -202,13 +202,17 @@ impl State {
     /// Who may import what, now.
     #[must_use]
     pub fn exports(&self) -> Exports {
-        let busids = |which: &dyn Fn(&Device) -> bool| {
-            let devices = self.devices.iter();
-            let chosen = devices.filter(|(_, device)| which(device) && self.is_wanted(device));
-            chosen.map(|(busid, _)| busid.clone()).collect()
-        };
-        let devices = busids(&|device| device.facts.is_bound() && device.busy.is_none());
-        let coming = busids(&Device::is_being_bound);
+        let mut devices = BTreeMap::new();
+        let mut coming = BTreeSet::new();
+        for (busid, device) in &self.devices {
+            if device.facts.is_bound() && device.busy.is_none() {
+                if self.is_wanted(device) {
+                    devices.insert(busid.clone(), device.facts.on_the_wire());
+                }
+            } else if device.is_being_bound() && self.is_wanted(device) {
+                coming.insert(busid.clone());
+            }
+        }
         let peers = if self.pairing.is_some() {
             self.addresses.clone()
         } else {

@@ -1,6 +1,6 @@
 //! A USB device as the rest of the appliance sees it.
 
-use protocol::{BusId, DevId, Speed};
+use protocol::{BusId, DevId, Speed, wire};
 use serde::Serialize;
 
 /// Facts about one plugged-in USB device, read from `/sys/bus/usb/devices/BUSID`.
@@ -51,6 +51,24 @@ impl UsbDevice {
     #[must_use]
     pub fn is_bound(&self) -> bool {
         self.stub.is_some()
+    }
+
+    /// As an importer is told of it.
+    #[must_use]
+    pub fn on_the_wire(&self) -> wire::Device {
+        wire::Device {
+            path: format!("/sys/bus/usb/devices/{}", self.busid),
+            busid: self.busid.clone(),
+            devid: self.devid,
+            speed: self.speed,
+            vendor: self.vendor,
+            product: self.product,
+            bcd_device: self.bcd_device,
+            class: self.class,
+            configuration: self.configuration,
+            configurations: self.configurations,
+            interfaces: self.interfaces.clone(),
+        }
     }
 }
 

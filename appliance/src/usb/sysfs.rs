@@ -138,7 +138,13 @@ impl Sysfs {
             return None;
         };
         let driver = directory.link_name("driver");
-        let usage = usage::of_device(&path, busid.as_str(), mounts);
+        // Only an active configuration has directories for its interfaces.
+        let active = descriptors::of_configuration(&described, configuration);
+        let directories = active
+            .iter()
+            .filter(|_| configuration != 0)
+            .map(|interface| path.join(format!("{busid}:{configuration}.{}", interface.number)));
+        let usage = usage::below(directories, mounts);
         let verdict = policy::verdict(&policy::Facts {
             vendor,
             product,
@@ -148,7 +154,6 @@ impl Sysfs {
             usage: &usage,
             on_vhci: place.on_vhci,
         });
-        let interfaces = descriptors::of_configuration(&described, configuration);
         Some(UsbDevice {
             busid: busid.clone(),
             devid: devid(&directory)?,
@@ -159,7 +164,7 @@ impl Sysfs {
             class: [class, subclass, class_protocol],
             configuration,
             configurations: directory.number("bNumConfigurations").unwrap_or(1),
-            interfaces: interfaces.into_iter().map(|i| i.class).collect(),
+            interfaces: active.into_iter().map(|i| i.class).collect(),
             manufacturer: directory.string("manufacturer"),
             product_name: directory.string("product"),
             serial: directory.string("serial"),

@@ -50,18 +50,12 @@ impl Mounts {
     }
 }
 
-/// Looks below the interface directories of `device`, a real path in sysfs. Directories that vanish
-/// meanwhile count as empty.
-#[must_use]
-pub fn of_device(device: &Path, name: &str, mounts: &Mounts) -> Usage {
+/// Looks below `interfaces`, directories of sysfs by their real paths. Those that are not there, or
+/// vanish meanwhile, count as empty.
+pub fn below(interfaces: impl IntoIterator<Item = PathBuf>, mounts: &Mounts) -> Usage {
     let mut usage = Usage::default();
-    for (entry, path) in directories(device) {
-        if entry
-            .strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with(':'))
-        {
-            look(&path, MAX_DEPTH, mounts, &mut usage);
-        }
+    for interface in interfaces {
+        look(&interface, MAX_DEPTH, mounts, &mut usage);
     }
     usage
 }

@@ -1,12 +1,12 @@
 //! What the server is told and what it reports.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     time::Duration,
 };
 
-use protocol::{BusId, DevId};
+use protocol::{BusId, DevId, wire};
 
 /// Who may import what. The manager publishes it; the server obeys from the next request on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Exports {
     /// Addresses of the paired VM. Everybody else is refused before a device is named.
     pub peers: HashSet<IpAddr>,
     /// Devices that may be imported: bound, and held back by nobody.
-    pub devices: BTreeSet<BusId>,
+    pub devices: BTreeMap<BusId, wire::Device>,
     /// Devices that are being bound and follow in a moment: an import waits for them, so that the VM
     /// can be told of them meanwhile.
     pub coming: BTreeSet<BusId>,

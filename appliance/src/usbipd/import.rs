@@ -21,7 +21,7 @@ use super::{
     Exporter, Exports, RefusedImport,
     hangup::HangupWatch,
     inherited::Inherited,
-    kernel::Kernel,
+    kernel::{Kernel, replugged},
     session::{Claim, Session, SessionFacts, Sessions},
     socket,
 };
@@ -115,8 +115,8 @@ impl Importer {
         let devices = self.kernel.call(Exporter::devices).await?;
         Ok(devices
             .iter()
-            .filter(|device| exports.devices.contains(&device.busid) && self.importable(device))
-            .map(on_the_wire)
+            .filter(|device| exports.devices.contains_key(&device.busid) && self.importable(device))
+            .map(UsbDevice::on_the_wire)
             .collect())
     }
 
@@ -134,42 +134,91 @@ impl Importer {
         }
     }
 
-    /// Make sure that the device is exported and free, as far as it may be freed.
-    pub(super) async fn prepare(
+    /// Hand the socket to the kernel and tell the importer; in this order, as the stock server does:
+    /// the importer is silent until it has the reply.
+    pub(super) async fn import(
         &self,
         exports: &Exports,
+        socket: TcpStream,
         busid: &BusId,
-    ) -> Result<(UsbDevice, Claim), Refusal> {
-        if !exports.devices.contains(busid) {
-            return Err(Refusal::not_exported(busid));
+        peer: IpAddr,
+    ) -> Result<Begun, Refusal> {
+        let device = exports.devices.get(busid);
+        let device = device.ok_or_else(|| Refusal::not_exported(busid))?;
+        let claim = self.sessions.claim(busid);
+        let claim = claim.ok_or_else(|| Refusal::busy(busid))?;
+        let refused = |error| Refusal::kernel(busid, error);
+        socket::prepare(&socket, exports.grace).map_err(refused)?;
+        let socket = Arc::new(socket);
+        // It is free, as a rule.
+        let (mut claim, mut begun) = self.hand_over(device, &socket, peer, claim).await?;
+        if begun.is_err() {
+            self.free(exports, device).await?;
+            (claim, begun) = self.hand_over(device, &socket, peer, claim).await?;
         }
-        let claim = self
-            .sessions
-            .claim(busid)
-            .ok_or_else(|| Refusal::busy(busid))?;
-        let device = self.device(busid).await?;
-        match device.stub {
-            None => Err(Refusal::not_exported(busid)),
-            Some(StubStatus::Available) => Ok((device, claim)),
-            Some(StubStatus::Error) => Err(Refusal::broken(busid)),
-            Some(StubStatus::Used) => {
-                self.settle(exports, &device).await?;
-                Ok((self.device(busid).await?, claim))
+        let _claim = claim;
+        let session = begun.map_err(refused)?;
+        let reply = wire::encode_import(Ok(device));
+        if let Err(error) = socket::send_now(&*socket, &reply) {
+            let ended = busid.clone();
+            if let Err(error) = self.kernel.call(move |e| e.end_session(&ended)).await {
+                tracing::warn!(%busid, %error, "failed to end a session nobody knows of");
             }
+            return Err(refused(error));
         }
+        let session = Arc::new(session);
+        Ok(Begun {
+            former: self.sessions.insert(Arc::clone(&session)),
+            inherited: self.inherited.take(busid),
+            session,
+        })
     }
 
-    async fn device(&self, busid: &BusId) -> Result<UsbDevice, Refusal> {
+    /// One try. The inner error is the kernel's.
+    async fn hand_over(
+        &self,
+        device: &wire::Device,
+        socket: &Arc<TcpStream>,
+        peer: IpAddr,
+        claim: Claim,
+    ) -> Result<(Claim, io::Result<Session>), Refusal> {
+        let busid = &device.busid;
+        let refused = |error| Refusal::kernel(busid, error);
+        let facts = SessionFacts {
+            busid: busid.clone(),
+            devid: device.devid,
+            peer,
+            since: Instant::now(),
+        };
+        let session = Session::new(facts, Arc::clone(socket), &self.watch).map_err(refused)?;
+        let handed_over = self
+            .kernel
+            .hand_over(busid, device.devid, Arc::clone(socket), claim);
+        let (claim, result) = handed_over.await.map_err(refused)?;
+        Ok((claim, result.map(|()| session)))
+    }
+
+    /// Wait until a device that could not be had is free, as far as it may be freed.
+    async fn free(&self, exports: &Exports, device: &wire::Device) -> Result<(), Refusal> {
+        let busid = &device.busid;
         let asked = busid.clone();
-        self.kernel
-            .call(move |e| e.device(&asked))
-            .await
-            .map_err(|error| Refusal::kernel(busid, error))?
-            .ok_or_else(|| Refusal::not_exported(busid))
+        let seen = self.kernel.call(move |e| e.device(&asked)).await;
+        let seen = seen.map_err(|error| Refusal::kernel(busid, error))?;
+        match seen {
+            Some(seen) if seen.devid != device.devid => Err(Refusal::kernel(busid, replugged())),
+            Some(UsbDevice {
+                stub: Some(status), ..
+            }) => match status {
+                StubStatus::Available => Ok(()),
+                StubStatus::Error => Err(Refusal::broken(busid)),
+                StubStatus::Used => self.settle(exports, device).await,
+            },
+            _ => Err(Refusal::not_exported(busid)),
+        }
     }
 
     /// A device in use is asked for again: wait until it is free, if its connection is dead.
-    async fn settle(&self, exports: &Exports, device: &UsbDevice) -> Result<(), Refusal> {
+    async fn settle(&self, exports: &Exports, device: &wire::Device) -> Result<(), Refusal> {
         let busid = &device.busid;
         if self.inherited.holds(busid, device.devid) {
             return Err(Refusal::busy(busid));
@@ -218,63 +267,6 @@ impl Importer {
             }
         }
     }
-
-    /// Hand the socket to the kernel and tell the importer; in this order, as the stock server does:
-    /// the importer is silent until it has the reply.
-    pub(super) async fn hand_over(
-        &self,
-        socket: TcpStream,
-        device: UsbDevice,
-        peer: IpAddr,
-        claim: Claim,
-        grace: Duration,
-    ) -> Result<Begun, Refusal> {
-        let busid = device.busid.clone();
-        let refused = |error| Refusal::kernel(&busid, error);
-        socket::prepare(&socket, grace).map_err(refused)?;
-        let socket = Arc::new(socket);
-        let facts = SessionFacts {
-            busid: busid.clone(),
-            devid: device.devid,
-            peer,
-            since: Instant::now(),
-        };
-        let session = Session::new(facts, Arc::clone(&socket), &self.watch).map_err(refused)?;
-        let _claim = self
-            .kernel
-            .hand_over(&busid, Arc::clone(&socket), claim)
-            .await
-            .map_err(refused)?;
-        match self.confirm(&socket, &device).await {
-            Ok(()) => {
-                let session = Arc::new(session);
-                Ok(Begun {
-                    former: self.sessions.insert(Arc::clone(&session)),
-                    inherited: self.inherited.take(&busid),
-                    session,
-                })
-            }
-            Err(error) => {
-                let ended = busid.clone();
-                if let Err(error) = self.kernel.call(move |e| e.end_session(&ended)).await {
-                    tracing::warn!(%busid, %error, "failed to end a session nobody knows of");
-                }
-                Err(refused(error))
-            }
-        }
-    }
-
-    /// The device may have been replugged since it was looked at; then the importer must not be told
-    /// the old devid.
-    async fn confirm(&self, socket: &TcpStream, device: &UsbDevice) -> io::Result<()> {
-        let busid = device.busid.clone();
-        let now = self.kernel.call(move |e| e.devid(&busid)).await?;
-        if now != Some(device.devid) {
-            return Err(io::Error::other("the device was replugged"));
-        }
-        let reply = wire::encode_import(Ok(&on_the_wire(device)));
-        socket::send_now(socket, &reply)
-    }
 }
 
 /// The message and those of its sources: what names the file and what the kernel answered.
@@ -287,20 +279,4 @@ fn with_sources(error: &io::Error) -> String {
         source = error.source();
     }
     text
-}
-
-fn on_the_wire(device: &UsbDevice) -> wire::Device {
-    wire::Device {
-        path: format!("/sys/bus/usb/devices/{}", device.busid),
-        busid: device.busid.clone(),
-        devid: device.devid,
-        speed: device.speed,
-        vendor: device.vendor,
-        product: device.product,
-        bcd_device: device.bcd_device,
-        class: device.class,
-        configuration: device.configuration,
-        configurations: device.configurations,
-        interfaces: device.interfaces.clone(),
-    }
 }

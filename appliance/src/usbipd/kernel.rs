@@ -2,7 +2,7 @@
 
 use std::{io, net::TcpStream, os::fd::AsFd, sync::Arc, time::Duration};
 
-use protocol::BusId;
+use protocol::{BusId, DevId};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::timeout,
@@ -29,21 +29,21 @@ impl Kernel {
         timeout(LIMIT, task).await.map_or_else(timed_out, finished)
     }
 
-    /// Hand a socket over. A hand-over that comes through after the time limit is undone, and the
-    /// device stays claimed until then.
+    /// Hand a socket over to this generation of a device, and say how that came out. A hand-over that
+    /// comes through after the time limit, the outer error, is undone; the device stays claimed until
+    /// then.
     pub(super) async fn hand_over(
         &self,
         busid: &BusId,
+        devid: DevId,
         socket: Arc<TcpStream>,
         claim: Claim,
-    ) -> io::Result<Claim> {
+    ) -> io::Result<(Claim, io::Result<()>)> {
         let (exporter, device) = (Arc::clone(&self.0), busid.clone());
-        let mut task = spawn_blocking(move || {
-            exporter.hand_over(&device, socket.as_fd())?;
-            Ok(claim)
-        });
+        let mut task =
+            spawn_blocking(move || (claim, hand_over(&*exporter, &device, devid, &socket)));
         match timeout(LIMIT, &mut task).await {
-            Ok(result) => finished(result),
+            Ok(result) => result.map_err(io::Error::other),
             Err(elapsed) => {
                 tokio::spawn(self.clone().undo(busid.clone(), task));
                 timed_out(elapsed)
@@ -51,14 +51,39 @@ impl Kernel {
         }
     }
 
-    async fn undo(self, busid: BusId, late: JoinHandle<io::Result<Claim>>) {
-        if let Ok(Ok(_claim)) = late.await {
+    async fn undo(self, busid: BusId, late: JoinHandle<(Claim, io::Result<()>)>) {
+        if let Ok((_claim, Ok(()))) = late.await {
             let device = busid.clone();
             if let Err(error) = self.call(move |e| e.end_session(&device)).await {
                 tracing::warn!(%busid, %error, "failed to end a session that began too late");
             }
         }
     }
+}
+
+/// The importer is told of one generation and must not get another, so a device that is replugged
+/// meanwhile is taken back.
+fn hand_over(
+    exporter: &dyn Exporter,
+    busid: &BusId,
+    devid: DevId,
+    socket: &TcpStream,
+) -> io::Result<()> {
+    let check = || match exporter.devid(busid)? {
+        Some(now) if now == devid => Ok(()),
+        _ => Err(replugged()),
+    };
+    check()?;
+    exporter.hand_over(busid, socket.as_fd())?;
+    check().inspect_err(|_| {
+        if let Err(error) = exporter.end_session(busid) {
+            tracing::warn!(%busid, %error, "failed to end a session nobody knows of");
+        }
+    })
+}
+
+pub(super) fn replugged() -> io::Error {
+    io::Error::other("the device was replugged")
 }
 
 fn finished<T>(result: Result<io::Result<T>, tokio::task::JoinError>) -> io::Result<T> {

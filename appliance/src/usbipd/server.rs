@@ -239,14 +239,7 @@ async fn import(
         .into_std()
         .map_err(|error| RefusedImport::Kernel(busid.clone(), error.to_string()))?;
     let refused = stream.try_clone();
-    let result = match importer.prepare(&exports, &busid).await {
-        Ok((device, claim)) => {
-            importer
-                .hand_over(stream, device, peer, claim, exports.grace)
-                .await
-        }
-        Err(refusal) => Err(refusal),
-    };
+    let result = importer.import(&exports, stream, &busid, peer).await;
     result.map_err(|Refusal { status, reason }| {
         let reply = wire::encode_import(Err(status));
         if let Err(error) = refused.and_then(|stream| socket::send_now(stream, &reply)) {

@@ -60,7 +60,8 @@ async fn an_import_waits_for_a_device_that_is_being_bound() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         rig.host.set_status("1-1", Some(StubStatus::Available));
         now.coming.remove(&busid("1-1"));
-        now.devices.insert(busid("1-1"));
+        now.devices
+            .insert(busid("1-1"), device("1-1").on_the_wire());
         rig.exports.send_replace(now.clone());
     };
     let (_session, ()) = tokio::join!(rig.import("1-1"), exported);

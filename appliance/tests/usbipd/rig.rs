@@ -49,7 +49,9 @@ impl Drop for Rig {
 pub fn exports(names: &[&str]) -> Exports {
     Exports {
         peers: [VM, VM_TOO].map(|ip| ip.parse().unwrap()).into(),
-        devices: names.iter().map(|name| busid(name)).collect(),
+        devices: (names.iter())
+            .map(|name| (busid(name), device(name).on_the_wire()))
+            .collect(),
         coming: [].into(),
         grace: Duration::from_secs(30),
     }

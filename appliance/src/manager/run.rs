@@ -15,7 +15,6 @@ use protocol::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::yield_now,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -40,6 +39,9 @@ const HANGS: Duration = Duration::from_secs(15);
 /// How long switching a port off and on may take: a few transfers to its hub, which the kernel gives
 /// up after 5 s each, and the pause in between.
 const POWER_LIMIT: Duration = Duration::from_secs(30);
+/// What happened is shown this much later, and what follows with it: first things first, while a
+/// device is on its way to the VM. What a person asked for is shown at once.
+const SHOW: Duration = Duration::from_millis(20);
 const COMMAND_QUEUE: usize = 32;
 /// Results of orders; more than there can be devices on a bus.
 const RESULT_QUEUE: usize = 256;
@@ -166,6 +168,8 @@ pub struct Manager<U, S, L, M> {
     results: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// Inputs that our own orders gave rise to at once.
     echoes: VecDeque<Input>,
+    /// When what has changed is to be shown.
+    show_at: Option<Duration>,
     pulse: Pulse,
 }
 
@@ -200,6 +204,7 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
             commands,
             results: mpsc::channel(RESULT_QUEUE),
             echoes: VecDeque::from([Input::Recalled(recalled), Input::Kept(kept)]),
+            show_at: None,
             pulse,
         };
         (manager, handle)
@@ -209,10 +214,17 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
     pub async fn run(mut self, mut inputs: Inputs) {
         while let Some(input) = self.next(&mut inputs).await {
             self.pulse.beat();
+            let now = self.pulse.now();
+            let wait = match input {
+                Input::Tick | Input::Command(_) => Duration::ZERO,
+                _ => SHOW,
+            };
             self.take(input);
-            // The link sends what was ordered before anybody is shown that it was.
-            yield_now().await;
-            self.show();
+            let due = (now + wait).min(self.show_at.unwrap_or(Duration::MAX));
+            self.show_at = Some(due).filter(|due| *due > now);
+            if self.show_at.is_none() {
+                self.show();
+            }
         }
     }
 
@@ -221,6 +233,7 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
             return Some(input);
         }
         let wake = self.state.next_wake().min(self.pulse.now() + PULSE);
+        let wake = self.show_at.map_or(wake, |due| due.min(wake));
         // A moment later, so that what is due is due: timers count whole milliseconds.
         let wake = self.pulse.started + wake + Duration::from_millis(1);
         tokio::select! {

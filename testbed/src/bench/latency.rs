@@ -70,7 +70,7 @@ fn entries() -> Vec<Entry> {
     ]
 }
 
-const PARTS: [(&str, &str, Mark, Mark); 10] = [
+const PARTS: [(&str, &str, Mark, Mark); 11] = [
     (
         "pi_settle",
         "plug to the Pi's new device",
@@ -85,6 +85,12 @@ const PARTS: [(&str, &str, Mark, Mark); 10] = [
     ),
     ("notice", "notice", Mark::PiFound, Mark::Noticed),
     ("bind", "bind", Mark::Noticed, Mark::Bound),
+    (
+        "notice_and_bind",
+        "notice and bind",
+        Mark::PiFound,
+        Mark::Bound,
+    ),
     ("push", "push to the VM", Mark::Bound, Mark::Told),
     (
         "import",

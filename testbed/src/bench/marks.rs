@@ -53,11 +53,8 @@ impl Marks {
     /// What the Pi's log tells of the device at `busid`.
     pub(super) fn read_pi(&mut self, log: &[LogLine], busid: &str) {
         let device = format!("usb {busid}: ");
-        let noticed = [
-            "classic: noticed".to_owned(),
-            "floor: noticed".to_owned(),
-            format!("attaching busid={busid} "),
-        ];
+        // The last is of a traced appliance.
+        let noticed = ["classic: noticed", "floor: noticed", "ordered effect=Bind("];
         let bound = format!("usbip-host {busid}: usbip-host: register new device");
         for line in log {
             let text = &line.text;
@@ -65,7 +62,7 @@ impl Marks {
                 self.put(Mark::PiNew, line.at);
             } else if text.starts_with(&device) && text.contains("New USB device found") {
                 self.put(Mark::PiFound, line.at);
-            } else if noticed.iter().any(|noticed| text.contains(noticed)) {
+            } else if noticed.iter().any(|noticed| text.contains(*noticed)) {
                 self.put(Mark::Noticed, line.at);
             } else if text.starts_with(&bound) {
                 self.put(Mark::Bound, line.at);
@@ -142,7 +139,7 @@ mod tests {
                 ),
                 (
                     372,
-                    " INFO appliance::manager::run: attaching busid=1-1 ids=\"0403:6001\"",
+                    "DEBUG appliance::manager::run: ordered effect=Bind(BusId(\"1-1\"), DevId(65539))",
                 ),
                 (
                     376,

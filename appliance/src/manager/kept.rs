@@ -176,9 +176,7 @@ impl Kept {
             Keep::Alias(scope, None) => self.aliases.remove(scope).is_some(),
             Keep::Rule(scope, Some(ruling)) => put(&mut self.rules, scope, ruling),
             Keep::Rule(scope, None) => self.rules.remove(scope).is_some(),
-            Keep::Held(scope, true) => {
-                self.held.len() < MOST_KEPT && self.held.insert(scope.clone())
-            }
+            Keep::Held(scope, true) => self.can_hold() && self.held.insert(scope.clone()),
             Keep::Held(scope, false) => self.held.remove(scope),
         }
     }
@@ -223,6 +221,12 @@ impl Kept {
             (!self.held.is_empty()).then(|| [Some(Scope::lasting(facts)), heir_of.cloned()]);
         let scopes = scopes.into_iter().flatten().flatten();
         scopes.filter_map(|scope| self.held.get(&scope))
+    }
+
+    /// Whether there is room for one more hold.
+    #[must_use]
+    pub fn can_hold(&self) -> bool {
+        self.held.len() < MOST_KEPT
     }
 
     /// The rule that decides about a device: the narrowest one.

@@ -319,6 +319,29 @@ fn a_board_that_is_held_back_stays_so_in_its_boot_loader() {
 }
 
 #[test]
+fn of_too_many_holds_the_last_is_refused_and_that_is_seen() {
+    let mut told = Told::new();
+    let filled = (1..MOST_KEPT).map(|n| Keep::Held(Scope::Serial(format!("N{n}")), true));
+    told.hear(Input::Kept(filled.collect()));
+    let busids: [BusId; 2] = ["1-1".parse().unwrap(), "1-2".parse().unwrap()];
+    told.plug(device("1-1", 2, Some("A1")));
+    told.plug(device("1-2", 3, Some("B2")));
+    let can_be_held = |told: &Told| {
+        let view = told.state.view();
+        [0, 1].map(|at| view.devices[at].can_be_held)
+    };
+    assert_eq!(can_be_held(&told), [true, true]);
+    told.command(Command::Detach(busids[0].clone(), None));
+    assert_eq!(can_be_held(&told), [true, false]);
+    let effects = told.command(Command::Detach(busids[1].clone(), None));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Keep(_))));
+    let state = told.state.view().devices[1].state.clone();
+    assert_eq!(state, DeviceState::Bound { held: false });
+    told.command(Command::Attach(busids[0].clone(), None));
+    assert_eq!(can_be_held(&told), [true, true]);
+}
+
+#[test]
 fn without_a_serial_number_the_port_is_held_back_but_no_other_board_in_it() {
     let mut told = Told::new();
     let busid: BusId = "1-1".parse().unwrap();

@@ -33,7 +33,7 @@ mod simulation;
 
 pub use identity::Identity;
 pub use input::{Command, Effect, Input, Remembered};
-pub use kept::{Keep, Kept, Ruling, Scope};
+pub use kept::{Keep, Kept, MOST_KEPT, Ruling, Scope};
 pub use run::{Handle, Inputs, Manager, Memory, Sessions, UsbHost, VmLink};
 pub use state::State;
 pub use step::step;

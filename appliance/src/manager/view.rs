@@ -97,6 +97,9 @@ pub struct DeviceView {
     pub rule: Option<RuleView>,
     /// Why its port could not be switched off and on when somebody asked for it a moment ago.
     pub power_failure: Option<String>,
+    /// Whether a Detach holds it back; not where [`super::MOST_KEPT`] others are held back already.
+    #[serde(skip)]
+    pub can_be_held: bool,
 }
 
 /// How a device stands.
@@ -246,6 +249,7 @@ impl State {
                 ruling,
             }),
             power_failure: failed,
+            can_be_held: self.is_held(device) || self.kept.can_hold(),
             facts,
         }
     }

@@ -17,7 +17,7 @@ use super::{
     page::{self, details::Typed},
 };
 use crate::manager::{
-    Command, Ruling, Scope, View,
+    Command, MOST_KEPT, Ruling, Scope, View,
     view::{DeviceState, DeviceView, SessionView},
 };
 
@@ -164,6 +164,7 @@ pub(super) async fn detached(context: &Context, busid: &BusId, devid: DevId) -> 
     match shown_for(context, busid, devid) {
         Err(outcome) => return outcome,
         Ok(device) if !device.facts.verdict.exports() => return Outcome::NotExported,
+        Ok(device) if !device.can_be_held => return Outcome::TooManyHeld,
         Ok(_) => {}
     }
     if !order(context, Command::Detach(busid.clone(), Some(devid))).await {
@@ -176,7 +177,8 @@ pub(super) async fn detached(context: &Context, busid: &BusId, devid: DevId) -> 
                 SessionView::Down { .. } => Outcome::DetachedAlone,
                 SessionView::Up { .. } | SessionView::NotPaired => Outcome::Detached,
             }),
-            _ => None,
+            // The last place went to another meanwhile.
+            _ => (!device.can_be_held).then_some(Outcome::TooManyHeld),
         },
     });
     came.await.unwrap_or(Outcome::Detaching)
@@ -279,6 +281,13 @@ fn clash(context: &Context, device: &DeviceView, alias: &Alias) -> Option<Alias>
 
 async fn named(context: &Context, device: &DeviceView, alias: Option<Alias>) -> Outcome {
     let scope = device.scope.clone();
+    let full = {
+        let names = &context.view.borrow().aliases;
+        names.len() >= MOST_KEPT && names.iter().all(|one| one.scope != scope)
+    };
+    if full && alias.is_some() {
+        return Outcome::TooManyNames;
+    }
     if !order(context, Command::Name(scope.clone(), alias.clone())).await {
         return Outcome::Busy;
     }
@@ -339,6 +348,13 @@ pub(super) async fn rule(
 }
 
 pub(super) async fn ruled(context: &Context, scope: Scope, ruling: Option<Ruling>) -> Outcome {
+    let full = {
+        let rules = &context.view.borrow().rules;
+        rules.len() >= MOST_KEPT && rules.iter().all(|one| one.scope != scope)
+    };
+    if full && ruling.is_some() {
+        return Outcome::TooManyRules;
+    }
     if !order(context, Command::Rule(scope.clone(), ruling)).await {
         return Outcome::Busy;
     }

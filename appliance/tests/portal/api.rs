@@ -301,6 +301,14 @@ async fn actions_reach_the_manager() {
             .await;
         assert_eq!((status, &body["outcome"]), (202, &outcome.into()));
     }
+    program.rig.view.send_modify(|view| {
+        for device in &mut std::sync::Arc::make_mut(view).devices {
+            device.can_be_held = false;
+        }
+    });
+    let (status, body) = program.checked("POST", detach, &at(detach, "1-1.3")).await;
+    let error = body["error"].as_str().unwrap();
+    assert!(status == 409 && error.contains("held back"), "{error}");
     for (busid, expected) in [("9-9", 404), ("x", 404), ("%00", 404), ("1-1", 409)] {
         for template in [attach, detach] {
             let (status, _) = program

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use appliance::{
     manager::{
-        Command, Ruling, Scope, View,
+        Command, MOST_KEPT, Ruling, Scope, View,
         view::{AliasView, DeviceState, DeviceView, RuleView},
     },
     usb::Verdict,
@@ -193,16 +193,69 @@ async fn a_port_that_cannot_be_switched_is_said_honestly() {
     let failed = with(|device| device.power_failure = Some(why.into()));
     let path = "/devices/1-1/power-cycle";
     let (_, page) = click(&mut rig, path, &[DEVID], command(), failed).await;
-    assert!(
-        page.contains("Its port was not switched off and on."),
-        "{page}"
-    );
-    assert!(page.contains(why), "{page}");
+    assert!(page.contains("It was not power-cycled;"), "{page}");
+    for once in ["was not switched off and on", why] {
+        assert_eq!(page.matches(once).count(), 1, "{once}: {page}");
+    }
 
     rig.view.send_replace(Arc::new(with(|_| {})));
     let back = with(|device| device.facts.devid = DevId(0x0001_0005));
     let (_, page) = click(&mut rig, path, &[DEVID], command(), back).await;
     assert!(page.contains("it came back"), "{page}");
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_said_where_it_was_clicked() {
+    let mut view = with(|device| device.can_be_held = false);
+    let numbered = |n: usize| Scope::Serial(format!("N{n}"));
+    view.aliases = (0..MOST_KEPT)
+        .map(|n| AliasView {
+            alias: format!("board{n}").parse().unwrap(),
+            scope: numbered(n),
+            busid: None,
+        })
+        .collect();
+    view.rules = (0..MOST_KEPT)
+        .map(|n| RuleView {
+            scope: numbered(n),
+            ruling: Ruling::Ignore,
+        })
+        .collect();
+    let mut rig = Rig::new(view).await;
+    let name = ("name", "one-more");
+    let (about, ruling) = (("about", "port"), ("ruling", "ignore"));
+    for (path, fields, told) in [
+        (
+            "/devices/1-1/detach",
+            vec![DEVID],
+            "too many boards are held back already",
+        ),
+        (
+            "/devices/1-1/rename",
+            vec![DEVID, name],
+            "It did not get that name: there are too many already",
+        ),
+        (
+            "/devices/1-1/rule",
+            vec![DEVID, about, ruling],
+            "The rule was not made: there are too many already",
+        ),
+    ] {
+        let answer = rig.post_form(path, &fields).await;
+        let place = answer.header("location").unwrap();
+        let page = rig.get(place.split('#').next().unwrap()).await.body;
+        let line = page.split_once("class=\"outcome bad\"").unwrap().1;
+        let line = line.split_once("</p>").unwrap().0;
+        assert!(line.contains(told), "{path}: {line}");
+    }
+    assert!(rig.commands.try_recv().is_err());
+
+    // Another click took the last place meanwhile.
+    rig.view.send_replace(Arc::new(with(|_| {})));
+    let full = with(|device| device.can_be_held = false);
+    let command = Command::Detach(busid(), GENERATION);
+    let (_, page) = click(&mut rig, "/devices/1-1/detach", &[DEVID], command, full).await;
+    assert!(page.contains("It is not detached: too many"), "{page}");
 }
 
 #[tokio::test]

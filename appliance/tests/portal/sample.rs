@@ -95,6 +95,7 @@ pub fn device(busid: &str, name: &str) -> DeviceView {
         links: Vec::new(),
         rule: None,
         power_failure: None,
+        can_be_held: true,
     }
 }
 

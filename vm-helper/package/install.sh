@@ -38,11 +38,13 @@ has_systemd() { [ -d /run/systemd/system ]; }
 # Sessions of the program that was replaced end; the Pi opens one with the new program at once, and
 # what is attached stays.
 end_old_sessions() {
-    for exe in /proc/[0-9]*/exe; do
-        [ "$(readlink "$exe")" = '/usr/bin/vm-helper (deleted)' ] || continue
-        pid=${exe%/exe}
+    for process in /proc/[0-9]*; do
         # One that has ended by itself is what is wanted.
-        kill "${pid#/proc/}" 2>/dev/null || true
+        read -r name 2>/dev/null <"$process/comm" || continue
+        # The kernel keeps 15 characters.
+        case $name in vm-helper | usb-event-handl | usb-boot-attach) ;; *) continue ;; esac
+        [ "$(readlink "$process/exe")" = '/usr/bin/vm-helper (deleted)' ] || continue
+        kill "${process#/proc/}" 2>/dev/null || true
     done
 }
 

@@ -27,6 +27,9 @@ async fn the_page_offers_each_package_with_version_size_and_digest() {
         "DEFAULT_PI_HOST=usbip-pi.local/",
         "--device-cgroup-rule 'c 166:* rwm'",
         "lxc.cgroup2.devices.allow = c 188:* rwm",
+        "lxc.mount.entry = /dev host-dev none bind,rslave,create=dir 0 0",
+        "lxc.mount.entry = /dev host-dev none rbind,rslave,create=dir 0 0",
+        "MODE=&quot;0666&quot;",
         "/dev:/dev:rslave",
         "--upload-port /dev/serial/by-id/usb-Arduino__www.arduino.cc__0043_85531303-if00",
     ] {

@@ -31,8 +31,15 @@ pub(super) fn section(view: &View) -> Markup {
                 "that owns the ttys (" code { "dialout" } ", on some distributions " code { "uucp" } ")." }
             (way("LXC, in the container’s configuration", LXC))
             p.quiet { "The ttys are below " code { "/host-dev" } " there, since a container of LXC has a "
-                code { "/dev" } " of its own. In an unprivileged one they belong to nobody: a udev rule on the VM "
-                "with " code { "MODE=\"0666\"" } " opens them." }
+                code { "/dev" } " of its own." }
+            (way("LXC, unprivileged: in its configuration", LXC_UNPRIVILEGED))
+            p { "And once on the VM, so that every user of it may use the ttys:" }
+            (command(OPEN_TTYS))
+            p.quiet { "The rights of the files decide there. Device rules would only shut out what the container "
+                "needs itself, such as " code { "/dev/null" } "." }
+            h3 { "What else it gets" }
+            p { "With " code { "/dev" } ", Docker, Compose and Podman also give the container the VM’s terminals and "
+                "shared memory (" code { "/dev/pts" } ", " code { "/dev/shm" } "): run in it what you trust." }
             h3 { "Why not --privileged" }
             p { "It gives the container every device of the VM, its disks too, and every right of the kernel. "
                 "For a tty none of that is needed. It is needed when the container itself loads kernel modules, "
@@ -49,9 +56,18 @@ fn way(title: &str, text: &str) -> Markup {
     }
 }
 
+/// Only itself, since what is mounted below, terminals for example, would be root's there, too.
 const LXC: &str = "lxc.cgroup2.devices.allow = c 166:* rwm
 lxc.cgroup2.devices.allow = c 188:* rwm
 lxc.mount.entry = /dev host-dev none bind,rslave,create=dir 0 0";
+
+/// With what is mounted below: in a user namespace, the kernel refuses to uncover what that hides.
+const LXC_UNPRIVILEGED: &str = "lxc.mount.entry = /dev host-dev none rbind,rslave,create=dir 0 0";
+
+/// The VM's users and groups are not the container's.
+const OPEN_TTYS: &str = r#"echo 'SUBSYSTEM=="tty", KERNEL=="ttyACM*|ttyUSB*", MODE="0666"' |
+  sudo tee /etc/udev/rules.d/99-tty-containers.rules &&
+sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=tty"#;
 
 fn docker(port: &str) -> String {
     format!(

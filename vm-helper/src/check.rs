@@ -1,6 +1,6 @@
 //! `vm-helper check`: what stands in the way, and the command that mends it.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use protocol::line::{Check, CheckState, NOT_LET_IN_CHECK, VERSION_CHECK};
 
@@ -245,18 +245,25 @@ fn runs(root: &Root, program: &str) -> bool {
 }
 
 fn brltty(root: &Root) -> Check {
-    if runs(root, "brltty") {
-        mended_by(
-            warning(
-                "brltty",
-                "brltty runs: it takes CH340 and CP210x chips for Braille displays and grabs them",
-                "systemctl mask --now brltty.service brltty-udev.service",
-            ),
-            "systemctl mask --now brltty.service brltty-udev.service",
-        )
+    const MASK: &str = "systemctl mask --now brltty.service brltty-udev.service";
+    let how = if runs(root, "brltty") {
+        "runs"
+    } else if is_started_by_udev(root, "brltty-udev.service") {
+        "starts as soon as a board is plugged in"
     } else {
-        ok("brltty", "no brltty runs that could grab a device")
-    }
+        return ok("brltty", "there is no brltty that could grab a device");
+    };
+    let text = format!(
+        "brltty {how}: it takes CH340 and CP210x chips for Braille displays and grabs them"
+    );
+    mended_by(warning("brltty", text, MASK), MASK)
+}
+
+/// Whether udev's rules may start this unit, as Ubuntu's do for brltty: it is there and not masked.
+fn is_started_by_udev(root: &Root, unit: &str) -> bool {
+    let at = |dir: &str| root.path(&format!("{dir}/systemd/system/{unit}"));
+    let masked = fs::read_link(at("/etc")).is_ok_and(|to| to == Path::new("/dev/null"));
+    !masked && (at("/usr/lib").exists() || at("/lib").exists())
 }
 
 fn modem_manager(root: &Root) -> Check {
@@ -306,5 +313,22 @@ mod tests {
         for check in checks.iter().filter(|check| check.state != CheckState::Ok) {
             assert!(check.remedy.is_some(), "{check:?}");
         }
+    }
+
+    #[test]
+    fn a_brltty_that_a_board_would_start_is_in_the_way_until_it_is_masked() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        assert_eq!(brltty(&root).state, CheckState::Ok);
+        let units = root.path("/usr/lib/systemd/system");
+        fs::create_dir_all(&units).unwrap();
+        fs::write(units.join("brltty-udev.service"), "").unwrap();
+        let check = brltty(&root);
+        assert_eq!(check.state, CheckState::Warning);
+        assert!(check.finding.contains("plugged in"), "{check:?}");
+        let own = root.path("/etc/systemd/system");
+        fs::create_dir_all(&own).unwrap();
+        std::os::unix::fs::symlink("/dev/null", own.join("brltty-udev.service")).unwrap();
+        assert_eq!(brltty(&root).state, CheckState::Ok);
     }
 }

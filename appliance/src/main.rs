@@ -5,7 +5,7 @@ use std::{net::Ipv6Addr, path::Path, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use appliance::{
     access::{self, Access},
-    history::{Event, Kind, Store},
+    history::{self, Event, Kind, Store},
     manager::{Inputs, Manager},
     portal,
     system::{
@@ -66,7 +66,9 @@ async fn run() -> anyhow::Result<()> {
     let sysfs = Sysfs::new("/sys");
     set_ports(sysfs.clone(), first.fast_enumeration).await;
     let store = Store::open(Path::new(DATABASE)).await;
-    store.append(Event::new(Kind::Started).saying(concat!("version ", env!("CARGO_PKG_VERSION"))));
+    let started = store.clone();
+    // Reading may wait for a slow disk, and nothing else should.
+    tokio::spawn(async move { history::record_start(&started, env!("CARGO_PKG_VERSION")).await });
 
     let access = Access::open(access::Config::default(), store.clone()).await;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use appliance::{
     history::{
         AttachDetail, Clock, Cursor, EARLIEST_MS, Event, Filter, Kind, Options, Sighting, Store,
+        record_start,
     },
     manager::Identity,
 };
@@ -57,6 +58,32 @@ async fn events_survive_a_restart_in_their_order() {
     assert_eq!(stored[3].peer.unwrap().to_string(), "192.0.2.7");
     store.append(plug(2));
     assert_eq!(all(&store).await[4].sequence, 5);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_start_of_another_version_is_an_update() {
+    let (_dir, path) = file();
+    let hands = Hands::set();
+    for version in ["0.1.0", "0.2.0", "0.2.0", "0.1.0"] {
+        let store = hands.open(&path).await;
+        hands.pass(60_000);
+        record_start(&store, version).await;
+        store.append(plug(1));
+        store.close().await;
+    }
+    let store = hands.open(&path).await;
+    let filter = Filter {
+        kind: Some(Kind::Update),
+        ..Filter::default()
+    };
+    let updates = store.events(&filter, Cursor::After(0), 10).await.records;
+    let messages = updates.iter().filter_map(|r| r.event.message.as_deref());
+    let expected = [
+        "version 0.1.0 was replaced by version 0.2.0",
+        "version 0.2.0 was replaced by version 0.1.0",
+    ];
+    assert_eq!(messages.collect::<Vec<_>>(), expected);
     store.close().await;
 }
 

@@ -18,7 +18,7 @@ async fn the_dashboard_shows_every_state() {
     for text in [
         "dev@build-vm.local",
         "Connected",
-        "5 free of 8",
+        "3 used, 5 free",
         "line 3 of &lt;appliance.conf&gt; is wrong",
         "CP2102N USB to UART Bridge Controller",
         "Silicon Labs",

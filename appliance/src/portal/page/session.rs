@@ -51,7 +51,7 @@ pub(super) fn section(view: &View) -> Markup {
                     (fact("vm-helper", &html! { (shown(&hello.version)) }))
                 }
                 @if let Some((free, total)) = view.vhci_ports {
-                    (fact("vhci ports", &html! { (free) " free of " (total) }))
+                    (fact("vhci ports", &html! { (total.saturating_sub(free)) " used, " (free) " free" }))
                 }
             }
             @if let Some((0, _)) = view.vhci_ports {

@@ -323,6 +323,24 @@ async fn actions_reach_the_manager() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let mut program = Program::new(Rig::new(sample::every_state()).await).await;
+    let large = format!(r#"{{"name": "{}"}}"#, "x".repeat(5000));
+    let mut refused = 0;
+    for template in paths(&program.document) {
+        let takes = program.document["paths"][&template]["post"]["requestBody"].is_object();
+        if takes {
+            let path = template.replace("{busid}", "1-1.3");
+            let (status, answer) = program.sent("POST", &template, &path, &large).await;
+            assert_eq!(status, 413, "{path}: {answer}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 6, "{refused}");
+    assert!(program.rig.commands.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn the_pairing_by_program() {
     let program = Program::new(Rig::new(sample::empty()).await).await;
     let (test, pair, part) = (

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use actix_web::{
     HttpResponse,
-    error::InternalError,
+    error::{InternalError, JsonPayloadError},
     http::{StatusCode, header},
     web,
 };
@@ -59,6 +59,8 @@ pub(super) enum Refusal {
     Tests(#[from] TooMany),
     #[error("what was sent is not understood: {0}")]
     Body(String),
+    #[error("what was sent has more than {0} bytes")]
+    Large(usize),
 }
 
 impl Refusal {
@@ -70,7 +72,7 @@ impl Refusal {
             Self::Name(_) => "choose another name",
             Self::Undone(_) => "see /api/v1/status for how it is now, and why",
             Self::Pairing(error) => return pairing_remedy(error).into(),
-            Self::Body(_) => {
+            Self::Body(_) | Self::Large(_) => {
                 "send JSON as /api/v1/openapi.json says, with content-type: application/json"
             }
         }
@@ -84,6 +86,7 @@ impl Refusal {
             Self::Undone(_) => StatusCode::CONFLICT,
             Self::Name(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Large(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Pairing(error) => refusal_status(error),
             Self::Busy | Self::Tests(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -184,8 +187,12 @@ pub(super) fn bodies(largest: usize) -> web::JsonConfig {
     web::JsonConfig::default()
         .limit(largest)
         .error_handler(|error, _| {
-            let response = Refusal::Body(error.to_string()).answer();
-            InternalError::from_response(error, response).into()
+            let refusal = match &error {
+                JsonPayloadError::Overflow { limit }
+                | JsonPayloadError::OverflowKnownLength { limit, .. } => Refusal::Large(*limit),
+                other => Refusal::Body(other.to_string()),
+            };
+            InternalError::from_response(error, refusal.answer()).into()
         })
 }
 

@@ -70,6 +70,33 @@ async fn signed_out() {
 }
 
 #[tokio::test]
+async fn looking_changes_nothing() {
+    let mut rig = Rig::new(sample::every_state()).await;
+    rig.session().await;
+    let token = rig.access.make_token([127, 0, 0, 1].into(), "x").await;
+    let bearer = format!("authorization: Bearer {}", token.unwrap().expose());
+    let kept = |rig: &Rig| {
+        let (sessions, tokens) = (rig.access.sessions().len(), rig.access.tokens().len());
+        let paired = rig.dir.path().join("vm.conf").exists();
+        (sessions, tokens, paired, rig.history.newest())
+    };
+    let before = kept(&rig);
+    let fields =
+        "devid=00010004&name=x&about=port&ruling=ignore&scope=port+x&host=127.0.0.1&user=dev&key=x";
+    for path in paths().iter().filter(|path| !is_stream(path)) {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            let line = format!("{method} {path}?{fields}");
+            let headers = [OWN_FORM[0], &bearer];
+            let answer = rig.request(&line, &headers, "").await;
+            assert!(answer.status < 500, "{line}: {}", answer.head);
+            assert!(answer.header("set-cookie").is_none(), "{line}");
+        }
+    }
+    assert_eq!(kept(&rig), before);
+    assert!(rig.commands.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn a_foreign_host() {
     let mut rig = Rig::new(sample::every_state()).await;
     let headers = [

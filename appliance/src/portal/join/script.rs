@@ -113,12 +113,35 @@ mod tests {
     }
 
     #[test]
-    fn without_root_the_script_stops_with_a_sentence() {
-        let text = script("127.0.0.1:9", "token", &[]).replace("id -u", "echo 1000");
-        let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
-        assert!(!output.status.success());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.starts_with("Not paired: this needs root"), "{said}");
+    fn what_a_machine_lacks_stops_the_script_with_a_sentence() {
+        // What is asked, and what answers it on a machine that has all of it.
+        let good = [
+            ("$(id -u)", "0"),
+            ("[ -d /run/systemd/system ]", "true"),
+            ("command -v sudo", "true"),
+            ("ls /etc/ssh/ssh_host_*_key.pub", "true"),
+            ("$(uname -m)", "x86_64"),
+        ];
+        for (lacking, bad, told) in [
+            (0, "1000", "this needs root; run the line as"),
+            (1, "false", "systemd does not run here"),
+            (2, "false", "sudo is not installed. Install it"),
+            (3, "false", "no SSH server is installed. Install one"),
+            (4, "riscv64", "no vm-helper for this processor, riscv64"),
+        ] {
+            let mut text = script("127.0.0.1:9", "token", &[]);
+            for (n, (asked, answer)) in good.iter().enumerate() {
+                assert!(text.contains(asked), "{asked}");
+                text = text.replace(asked, if n == lacking { bad } else { answer });
+            }
+            let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{told}: {said}");
+            assert!(
+                said.starts_with("Not paired: ") && said.contains(told),
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use crate::machine::qmp::{self, Qmp};
 use crate::machine::{self, Machine, command};
-use crate::redir;
+use crate::redir::{self, Strings};
 
 pub use kind::{What, names};
 
@@ -212,6 +212,19 @@ impl Machine {
         };
         self.with_qmp(|qmp| ports.plug(qmp, self.run_dir(), plugged))??;
         Ok(number)
+    }
+
+    /// Pulls a played device out and plugs another one of its kind in, which says this of itself.
+    pub fn swap(&self, number: u32, strings: Strings) -> Result<(), machine::Error> {
+        let ports = self.usb();
+        let plugged = &ports.slot(number)?.plugged;
+        let (What::Played(kind), Some(far)) = (plugged.what, ports.far(&plugged.port)) else {
+            let what = "the far side";
+            return Err(Error::Lacks { what, number }.into());
+        };
+        let swapped = far.plug_with(kind, strings);
+        swapped.map_err(play(&plugged.port))?;
+        Ok(())
     }
 
     /// Pulls a device out. With a hub goes whatever is plugged into it.

@@ -233,6 +233,13 @@ impl Browser {
         self.act("run a script", self.client.execute(script, Vec::new()))
     }
 
+    /// By how many pixels the page is wider than its window.
+    pub fn overflow(&self) -> Result<Value, Error> {
+        self.ask(
+            "const page = document.documentElement; return page.scrollWidth - page.clientWidth",
+        )
+    }
+
     /// Takes a picture of the whole page, as `NAME.png` in [`place::screenshots`].
     pub fn picture(&self, name: &str) -> Result<(), Error> {
         let png = self.act("take a picture", self.client.screenshot())?;

@@ -1,6 +1,6 @@
 //! What can be done with a device, with the script and without it.
 
-use testbed::redir::Kind;
+use testbed::redir::{Kind, MAX_STRING_UNITS, Strings};
 use testbed::trial::{Bed, Outcome, wait_until};
 use testbed::usb::What;
 
@@ -66,6 +66,38 @@ pub fn actions(bed: &Bed) -> Outcome {
     browser.go("/")?;
     browser.sees(&["Attached", "/dev/usb-pi/blinky"])?;
     assert_eq!(browser.complaints()?, Vec::<String>::new());
+    Ok(())
+}
+
+pub fn hostile(bed: &Bed) -> Outcome {
+    let plug = bed.plug(Kind::Ft231x)?;
+    let browser = sign_in_at(bed, Window::PHONE)?;
+    browser.sees(&["Attached", "FT231X"])?;
+    let units = |text: &str| text.encode_utf16().collect::<Vec<_>>();
+    let product =
+        "<script>document.title='x'</script>\u{202e}\r\n<img src=x onerror=document.title='x'>";
+    let strings = Strings {
+        // Halves of characters.
+        manufacturer: Some([units("Half"), vec![0xdfff, 0xd800], units("way")].concat()),
+        product: Some(units(product)),
+        serial: Some(vec![u16::from(b'W'); MAX_STRING_UNITS]),
+    };
+    bed.pi().swap(plug.number, strings)?;
+    let seen = "<script>document.title='x'</script>\u{fffd} <img src=x onerror=document.title='x'>";
+    let serial = "W".repeat(MAX_STRING_UNITS);
+    browser.sees(&["Attached", seen, "Half", &serial])?;
+    bed.attached(&plug)?;
+    browser.picture("phone-hostile")?;
+    let more = format!("/devices/{}", plug.busid);
+    for path in ["/", &more, "/history", "/downloads", "/log"] {
+        browser.go(path)?;
+        browser.sees(&["Sign out"])?;
+        assert_ne!(browser.ask("return document.title")?, "x", "{path}");
+        let made = "return document.querySelectorAll('main script, main img').length";
+        assert_eq!(browser.ask(made)?, 0, "{path}");
+        assert_eq!(browser.overflow()?, 0, "{path} is wider than the phone");
+        assert_eq!(browser.complaints()?, Vec::<String>::new(), "{path}");
+    }
     Ok(())
 }
 

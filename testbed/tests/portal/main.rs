@@ -45,6 +45,10 @@ fn main() -> ExitCode {
             devices::actions,
         ),
         (
+            "a_device_that_means_no_good_is_shown_harmlessly",
+            devices::hostile,
+        ),
+        (
             "a_port_is_switched_off_and_on_at_a_click",
             devices::power_cycle,
         ),

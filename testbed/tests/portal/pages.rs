@@ -37,10 +37,7 @@ pub fn all(bed: &Bed) -> Outcome {
             browser.go(path)?;
             browser.sees(&["Sign out"])?;
             browser.picture(&format!("{kind}-{name}"))?;
-            let wider = browser.ask(
-                "const page = document.documentElement; return page.scrollWidth - page.clientWidth",
-            )?;
-            assert_eq!(wider, 0, "{path} is wider than the {kind}");
+            assert_eq!(browser.overflow()?, 0, "{path} is wider than the {kind}");
             assert_eq!(browser.complaints()?, Vec::<String>::new(), "{path}");
         }
     }

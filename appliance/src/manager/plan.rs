@@ -359,6 +359,31 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_was_just_taken_is_not_shown_as_free() {
+        let device = device("1-1", 2);
+        let mut state = State::new(Duration::from_secs(30));
+        let mut inputs = paired(std::slice::from_ref(&device), &[""]);
+        let (busid, devid) = (device.busid, device.devid);
+        inputs.push(Input::Vm(Event::Reply {
+            request: Request::Connect(busid.clone(), Some(devid)),
+            answer: Answer::Attached(Attachment {
+                busid,
+                devid,
+                port: 0,
+                local_busid: None,
+                ttys: Vec::new(),
+                timings: None,
+            }),
+        }));
+        let mut seen = Vec::new();
+        for input in inputs {
+            (state, _) = step(state, Duration::from_millis(1), input);
+            seen.push(state.view().vhci_ports);
+        }
+        assert_eq!(seen[seen.len() - 2..], [Some((8, 8)), Some((7, 8))]);
+    }
+
+    #[test]
     fn a_name_is_kept_for_a_device_whose_dead_session_is_about_to_end() {
         let mut devices = [device("1-1", 2), device("1-2", 3), device("1-3", 4)];
         devices[0].stub = Some(StubStatus::Used);

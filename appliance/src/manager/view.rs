@@ -156,7 +156,7 @@ impl State {
                 },
             },
             devices: self.device_views(),
-            vhci_ports: self.free_ports,
+            vhci_ports: self.ports_view(),
             aliases: self.alias_views(),
             rules: self
                 .kept
@@ -167,6 +167,18 @@ impl State {
                 })
                 .collect(),
         }
+    }
+
+    /// The VM's latest list is a moment old: what was attached since has its port.
+    fn ports_view(&self) -> Option<(u32, u32)> {
+        let (free, total) = self.free_ports?;
+        let is_super = |busid| {
+            let device: Option<&Device> = self.devices.get(busid);
+            device.is_some_and(|device| device.facts.speed.is_super())
+        };
+        let taken = self.vm_ports.keys().filter(|(busid, _)| !is_super(busid));
+        let taken = u32::try_from(taken.count()).unwrap_or(u32::MAX);
+        Some((free.min(total.saturating_sub(taken)), total))
     }
 
     fn device_views(&self) -> Vec<DeviceView> {

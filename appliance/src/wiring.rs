@@ -30,7 +30,7 @@ impl Pi {
         act: impl FnOnce(&Stub) -> Result<(), StubError>,
     ) -> Result<(), String> {
         if self.stub.sysfs().devid(busid) != Some(devid) {
-            return Err(format!("{busid} was replugged"));
+            return Err(sentence(&StubError::Replugged(busid.clone())));
         }
         act(&self.stub).map_err(|error| sentence(&error))
     }
@@ -42,7 +42,8 @@ impl UsbHost for Pi {
     }
 
     fn bind(&self, busid: &BusId, devid: DevId) -> Result<(), String> {
-        self.act(busid, devid, |stub| stub.bind(busid))
+        let bound = self.stub.bind_generation(busid, devid);
+        bound.map_err(|error| sentence(&error))
     }
 
     fn rebind(&self, busid: &BusId, devid: DevId) -> Result<(), String> {

@@ -7,7 +7,7 @@ use std::{
 
 /// How often to look while the state is expected any moment. The drivers and udev work meanwhile,
 /// and looking takes up to 100 µs from them.
-const EAGER: Duration = Duration::from_millis(5);
+const EAGER: Duration = Duration::from_millis(15);
 /// How often to look once the usual time is over.
 const PATIENT: Duration = Duration::from_millis(25);
 /// What counts as the usual time.

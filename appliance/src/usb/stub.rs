@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::BusId;
+use protocol::{BusId, DevId};
 
 use super::{device::StubStatus, slots::Pin, sysfs::Sysfs};
 pub use error::StubError;
@@ -149,14 +149,26 @@ impl Stub {
 
     /// Binds a device. One that is bound already is fine.
     pub fn bind(&self, busid: &BusId) -> Result<(), StubError> {
+        self.bind_if(busid, |_| true)
+    }
+
+    /// Binds this generation of a device, and no other.
+    pub fn bind_generation(&self, busid: &BusId, devid: DevId) -> Result<(), StubError> {
+        self.bind_if(busid, |now| now == devid)
+    }
+
+    fn bind_if(&self, busid: &BusId, meant: impl Fn(DevId) -> bool) -> Result<(), StubError> {
         let place = self.place(busid);
         let mut pinned = lock(&place);
         if !self.sysfs.driver(USBIP_HOST).exists() {
             return Err(StubError::NoModule);
         }
         let pin = self.pin(busid);
-        if pin.is_none() && self.sysfs.devid(busid).is_none() {
-            return Err(StubError::NotPluggedIn(busid.clone()));
+        let now = pin.as_ref().map(|pin| pin.devid);
+        match now.or_else(|| self.sysfs.devid(busid)) {
+            Some(devid) if meant(devid) => {}
+            Some(_) => return Err(StubError::Replugged(busid.clone())),
+            None => return Err(StubError::NotPluggedIn(busid.clone())),
         }
         if self.driver_of(busid).as_deref() == Some(USBIP_HOST) {
             *pinned = pin;

@@ -134,7 +134,7 @@ impl Importer {
         }
     }
 
-    /// Hand the socket to the kernel and tell the importer; in this order, as the stock server does:
+    /// Hand the socket, which is ready for it, to the kernel and tell the importer; in this order, as the stock server does:
     /// the importer is silent until it has the reply.
     pub(super) async fn import(
         &self,
@@ -148,7 +148,6 @@ impl Importer {
         let claim = self.sessions.claim(busid);
         let claim = claim.ok_or_else(|| Refusal::busy(busid))?;
         let refused = |error| Refusal::kernel(busid, error);
-        socket::prepare(&socket, exports.grace).map_err(refused)?;
         let socket = Arc::new(socket);
         // It is free, as a rule.
         let (mut claim, mut begun) = self.hand_over(device, &socket, peer, claim).await?;

@@ -1,6 +1,7 @@
 //! The server: accepting connections, and the life of each.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -57,7 +58,7 @@ pub(super) struct Shared {
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to create the epoll that watches sessions")]
-pub struct ServerError(#[source] std::io::Error);
+pub struct ServerError(#[source] io::Error);
 
 impl Server {
     /// A server that does not listen yet. Must be called on a tokio runtime.
@@ -191,14 +192,10 @@ fn admit(shared: &Shared, stream: &TcpStream, peer: IpAddr) -> Option<Slot> {
 async fn connection(shared: Arc<Shared>, mut stream: TcpStream, peer: IpAddr, slot: Slot) {
     match handshake::open(&mut stream).await {
         Ok(Request::Devlist) => devlist(&shared, stream, peer).await,
-        Ok(Request::Import(busid)) => {
-            let exports = decided(&shared, &busid).await;
-            drop(slot);
-            match import(&shared, exports, stream, busid, peer).await {
-                Ok(begun) => live(&shared, begun).await,
-                Err(reason) => shared.reports.refused(peer, reason),
-            }
-        }
+        Ok(Request::Import(busid)) => match import(&shared, stream, busid, peer, slot).await {
+            Ok(begun) => live(&shared, begun).await,
+            Err(reason) => shared.reports.refused(peer, reason),
+        },
         Err(reason) => shared.reports.refused(peer, reason),
     }
 }
@@ -229,16 +226,23 @@ async fn decided(shared: &Shared, busid: &BusId) -> Exports {
 
 async fn import(
     shared: &Shared,
-    exports: Exports,
     stream: TcpStream,
     busid: BusId,
     peer: IpAddr,
+    slot: Slot,
 ) -> Result<Begun, RefusedImport> {
-    let importer = &shared.importer;
-    let stream = stream
-        .into_std()
-        .map_err(|error| RefusedImport::Kernel(busid.clone(), error.to_string()))?;
+    let failed = |error: io::Error| RefusedImport::Kernel(busid.clone(), error.to_string());
+    let stream = stream.into_std().map_err(failed)?;
     let refused = stream.try_clone();
+    // Before the wait, in which the device may be being bound.
+    let grace = shared.exports.borrow().grace;
+    socket::prepare(&stream, grace).map_err(failed)?;
+    let exports = decided(shared, &busid).await;
+    drop(slot);
+    if exports.grace != grace {
+        socket::set_grace(&stream, exports.grace).map_err(failed)?;
+    }
+    let importer = &shared.importer;
     let result = importer.import(&exports, stream, &busid, peer).await;
     result.map_err(|Refusal { status, reason }| {
         let reply = wire::encode_import(Err(status));

@@ -15,6 +15,9 @@ pub enum StubError {
     /// The device is not plugged in.
     #[error("{0} is not plugged in")]
     NotPluggedIn(BusId),
+    /// Another device is at its place.
+    #[error("{0} was replugged")]
+    Replugged(BusId),
     /// All slots of usbip-host's table are taken; the device was left as it was.
     #[error(
         "failed to add {busid} to usbip-host's table: its {SLOTS} slots are taken by {entries}"

@@ -259,6 +259,21 @@ fn a_device_is_bound_and_given_back() {
 }
 
 #[test]
+fn a_device_that_took_anothers_place_is_left_alone() {
+    let (kernel, stub) = fake();
+    let device = plug(&kernel, 1, 3);
+    let devid = stub.sysfs().devid(&device).unwrap();
+    let earlier = DevId(devid.0 - 1);
+    let error = stub.bind_generation(&device, earlier).unwrap_err();
+    assert!(matches!(error, StubError::Replugged(_)), "{error:?}");
+    assert_eq!(kernel.driver_of(&device).as_deref(), Some("usb"));
+    assert_eq!(kernel.table(), Vec::<String>::new());
+    stub.bind_generation(&device, devid).unwrap();
+    assert_eq!(kernel.driver_of(&device).as_deref(), Some("usbip-host"));
+    no_crashes(&kernel);
+}
+
+#[test]
 fn a_device_without_a_driver_is_bound_too() {
     let (kernel, stub) = fake();
     let device = plug(&kernel, 1, 2);

@@ -23,11 +23,11 @@ pub struct Pi {
 }
 
 impl Pi {
-    fn act(
+    fn act<E: Error>(
         &self,
         busid: &BusId,
         devid: DevId,
-        act: impl FnOnce(&Stub) -> Result<(), StubError>,
+        act: impl FnOnce(&Stub) -> Result<(), E>,
     ) -> Result<(), String> {
         if self.stub.sysfs().devid(busid) != Some(devid) {
             return Err(sentence(&StubError::Replugged(busid.clone())));
@@ -55,10 +55,7 @@ impl UsbHost for Pi {
     }
 
     fn power_cycle(&self, busid: &BusId, devid: DevId) -> Result<(), String> {
-        if self.stub.sysfs().devid(busid) != Some(devid) {
-            return Err(format!("{busid} was replugged"));
-        }
-        power::cycle(self.stub.sysfs(), busid).map_err(|error| sentence(&error))
+        self.act(busid, devid, |stub| power::cycle(stub.sysfs(), busid))
     }
 
     fn sweep(&self) {

@@ -279,12 +279,17 @@ fn clash(context: &Context, device: &DeviceView, alias: &Alias) -> Option<Alias>
         .map(|other| other.alias.clone())
 }
 
+/// Whether all names or rules there may be are kept, and this scope has none.
+fn no_room<'a>(mut kept: impl ExactSizeIterator<Item = &'a Scope>, scope: &Scope) -> bool {
+    kept.len() >= MOST_KEPT && kept.all(|one| one != scope)
+}
+
 async fn named(context: &Context, device: &DeviceView, alias: Option<Alias>) -> Outcome {
     let scope = device.scope.clone();
-    let full = {
-        let names = &context.view.borrow().aliases;
-        names.len() >= MOST_KEPT && names.iter().all(|one| one.scope != scope)
-    };
+    let full = no_room(
+        context.view.borrow().aliases.iter().map(|one| &one.scope),
+        &scope,
+    );
     if full && alias.is_some() {
         return Outcome::TooManyNames;
     }
@@ -348,10 +353,10 @@ pub(super) async fn rule(
 }
 
 pub(super) async fn ruled(context: &Context, scope: Scope, ruling: Option<Ruling>) -> Outcome {
-    let full = {
-        let rules = &context.view.borrow().rules;
-        rules.len() >= MOST_KEPT && rules.iter().all(|one| one.scope != scope)
-    };
+    let full = no_room(
+        context.view.borrow().rules.iter().map(|one| &one.scope),
+        &scope,
+    );
     if full && ruling.is_some() {
         return Outcome::TooManyRules;
     }

@@ -134,8 +134,8 @@ impl Importer {
         }
     }
 
-    /// Hand the socket, which is ready for it, to the kernel and tell the importer; in this order, as the stock server does:
-    /// the importer is silent until it has the reply.
+    /// Hand the socket, which is ready for it, to the kernel and tell the importer; in this order, as
+    /// the stock server does: the importer is silent until it has the reply.
     pub(super) async fn import(
         &self,
         exports: &Exports,
@@ -159,10 +159,7 @@ impl Importer {
         let session = begun.map_err(refused)?;
         let reply = wire::encode_import(Ok(device));
         if let Err(error) = socket::send_now(&*socket, &reply) {
-            let ended = busid.clone();
-            if let Err(error) = self.kernel.call(move |e| e.end_session(&ended)).await {
-                tracing::warn!(%busid, %error, "failed to end a session nobody knows of");
-            }
+            self.kernel.end_unknown(busid).await;
             return Err(refused(error));
         }
         let session = Arc::new(session);

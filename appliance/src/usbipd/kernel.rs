@@ -53,11 +53,14 @@ impl Kernel {
 
     async fn undo(self, busid: BusId, late: JoinHandle<(Claim, io::Result<()>)>) {
         if let Ok((_claim, Ok(()))) = late.await {
-            let device = busid.clone();
-            if let Err(error) = self.call(move |e| e.end_session(&device)).await {
-                tracing::warn!(%busid, %error, "failed to end a session that began too late");
-            }
+            self.end_unknown(&busid).await;
         }
+    }
+
+    /// End a session that nobody is told of.
+    pub(super) async fn end_unknown(&self, busid: &BusId) {
+        let device = busid.clone();
+        warn_unless(self.call(move |e| e.end_session(&device)).await, busid);
     }
 }
 
@@ -76,10 +79,14 @@ fn hand_over(
     check()?;
     exporter.hand_over(busid, socket.as_fd())?;
     check().inspect_err(|_| {
-        if let Err(error) = exporter.end_session(busid) {
-            tracing::warn!(%busid, %error, "failed to end a session nobody knows of");
-        }
+        warn_unless(exporter.end_session(busid), busid);
     })
+}
+
+fn warn_unless(ended: io::Result<()>, busid: &BusId) {
+    if let Err(error) = ended {
+        tracing::warn!(%busid, %error, "failed to end a session nobody knows of");
+    }
 }
 
 pub(super) fn replugged() -> io::Error {

@@ -38,11 +38,11 @@ has_systemd() { [ -d /run/systemd/system ]; }
 # Sessions of the program that was replaced end; the Pi opens one with the new program at once, and
 # what is attached stays.
 end_old_sessions() {
-    for process in /proc/[0-9]*; do
-        # One that has ended by itself is what is wanted.
-        read -r name 2>/dev/null <"$process/comm" || continue
-        # The kernel keeps 15 characters.
-        case $name in vm-helper | usb-event-handl | usb-boot-attach) ;; *) continue ;; esac
+    # The kernel keeps 15 characters of a name.
+    # shellcheck disable=SC2013 # these paths have no blanks
+    for comm in $(grep -lsxE 'vm-helper|usb-event-handl|usb-boot-attach' /proc/[0-9]*/comm); do
+        process=${comm%/comm}
+        # One that has ended by itself since then is what is wanted.
         [ "$(readlink "$process/exe")" = '/usr/bin/vm-helper (deleted)' ] || continue
         kill "${process#/proc/}" 2>/dev/null || true
     done

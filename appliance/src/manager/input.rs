@@ -50,6 +50,8 @@ pub enum Command {
     /// Detach one device and hold it back until somebody attaches it again. Where the VM does not
     /// answer, the Pi's end of the attachment ends alone; the VM's follows once it hears of it.
     Detach(BusId, Option<DevId>),
+    /// Hold boards back no longer, whether they are plugged in or not.
+    Release(Scope),
     /// Switch a device's port off and on again, also while it is attached: it is unplugged and
     /// plugged in to everybody.
     PowerCycle(BusId, Option<DevId>),

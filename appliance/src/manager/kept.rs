@@ -200,6 +200,11 @@ impl Kept {
         self.rules.iter().map(|(scope, ruling)| (scope, *ruling))
     }
 
+    /// By what boards are held back, also those that are not plugged in.
+    pub fn holds(&self) -> impl Iterator<Item = &Scope> {
+        self.held.iter()
+    }
+
     /// A device's name and what it is kept by. `heir_of` is the board of which it seems to be
     /// another guise.
     #[must_use]

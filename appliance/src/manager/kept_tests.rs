@@ -342,6 +342,29 @@ fn of_too_many_holds_the_last_is_refused_and_that_is_seen() {
 }
 
 #[test]
+fn holds_are_listed_and_let_go_also_of_boards_that_are_not_plugged_in() {
+    let mut told = Told::new();
+    let [gone, here] = ["A1", "B2"].map(|serial| Scope::Serial(serial.into()));
+    let kept = [&gone, &here].map(|scope| Keep::Held(scope.clone(), true));
+    told.hear(Input::Kept(kept.to_vec()));
+    told.plug(device("1-2", 3, Some("B2")));
+    let busids = |told: &Told| {
+        let holds = told.state.view().holds.into_iter();
+        holds.map(|one| one.busid).collect::<Vec<_>>()
+    };
+    let busid: BusId = "1-2".parse().unwrap();
+    assert_eq!(busids(&told), [None, Some(busid.clone())]);
+
+    for scope in [gone, here] {
+        let effects = told.command(Command::Release(scope.clone()));
+        assert!(effects.contains(&Effect::Keep(Keep::Held(scope, false))));
+    }
+    assert!(busids(&told).is_empty());
+    let state = told.state.view().devices[0].state.clone();
+    assert_eq!(state, DeviceState::Bound { held: false });
+}
+
+#[test]
 fn without_a_serial_number_the_port_is_held_back_but_no_other_board_in_it() {
     let mut told = Told::new();
     let busid: BusId = "1-1".parse().unwrap();

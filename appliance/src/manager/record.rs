@@ -205,6 +205,7 @@ pub(super) fn asked(state: &State, command: &Command, effects: &mut Vec<Effect>)
         Command::AttachAll => (None, "attach all".to_owned()),
         Command::Attach(busid, _) => (Some(busid), "attach".to_owned()),
         Command::Detach(busid, _) => (Some(busid), "detach".to_owned()),
+        Command::Release(scope) => (None, format!("hold {scope} back no longer")),
         Command::PowerCycle(busid, _) => (Some(busid), "power-cycle its port".to_owned()),
         Command::Name(scope, Some(alias)) => (None, format!("name {scope} {alias}")),
         Command::Name(scope, None) => (None, format!("forget the name of {scope}")),

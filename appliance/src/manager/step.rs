@@ -416,6 +416,10 @@ fn obey(state: &mut State, command: Command, effects: &mut Vec<Effect>) {
         Command::AttachAll => None,
         Command::Attach(busid, devid) => Some((busid, devid, false)),
         Command::Detach(busid, devid) => Some((busid, devid, true)),
+        Command::Release(scope) => {
+            keep(state, Keep::Held(scope, false), effects);
+            return;
+        }
         Command::PowerCycle(busid, devid) => {
             power::begin(state, busid, devid, effects);
             return;

@@ -32,6 +32,8 @@ pub struct View {
     pub aliases: Vec<AliasView>,
     /// Every rule.
     pub rules: Vec<RuleView>,
+    /// Every hold, also of boards that are not plugged in.
+    pub holds: Vec<HoldView>,
 }
 
 /// A name that a person gave a device.
@@ -52,6 +54,15 @@ pub struct RuleView {
     pub scope: Scope,
     /// What it says.
     pub ruling: Ruling,
+}
+
+/// A board that a person holds back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HoldView {
+    /// What it is held back by.
+    pub scope: Scope,
+    /// The device that is held back by it now, if it is plugged in.
+    pub busid: Option<BusId>,
 }
 
 /// The session with the VM.
@@ -166,6 +177,7 @@ impl State {
                     ruling,
                 })
                 .collect(),
+            holds: self.hold_views(),
         }
     }
 
@@ -219,6 +231,27 @@ impl State {
                 alias: alias.clone(),
                 scope: scope.clone(),
                 busid: holder(alias).map(|named| named.busid.clone()),
+            })
+            .collect()
+    }
+
+    fn hold_views(&self) -> Vec<HoldView> {
+        let holds = |device: &Device, scope: &Scope| {
+            let heir_of = device.heir_of.as_ref();
+            self.kept
+                .held(&device.facts, heir_of)
+                .any(|one| one == scope)
+        };
+        let busid = |scope: &Scope| {
+            let mut devices = self.devices.values();
+            let device = devices.find(|device| holds(device, scope))?;
+            Some(device.facts.busid.clone())
+        };
+        self.kept
+            .holds()
+            .map(|scope| HoldView {
+                busid: busid(scope),
+                scope: scope.clone(),
             })
             .collect()
     }

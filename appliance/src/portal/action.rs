@@ -57,7 +57,7 @@ outcomes! {
     Detached = "detached", true, "It is detached, and stays on the Pi until somebody attaches it again.";
     DetachedAlone = "detached-alone", true, "It is detached here. The VM does not answer now; it lets go of the device as soon as it hears of it.";
     Detaching = "detaching", true, "It is being detached.";
-    TooManyHeld = "too-many-held", false, "It is not detached: too many boards are held back already. Attach one of those first, or make a rule on this one’s page that leaves it alone.";
+    TooManyHeld = "too-many-held", false, "It is not detached: too many boards are held back already. Let one go under Names, rules and holds first, or make a rule on this one’s page that leaves it alone.";
     Cycled = "cycled", true, "Its port was switched off and on, and it came back. Many hubs cut only the data lines: if the board still hangs, pull its plug.";
     Cycling = "cycling", true, "Its port is being switched off and on.";
     NotCycled = "not-cycled", false, "It was not power-cycled; what is shown here says why.";
@@ -65,10 +65,11 @@ outcomes! {
     NamedOldHelper = "named-old-helper", true, "It has its name here. vm-helper on the VM is too old to make a link of it: upgrade it.";
     Unnamed = "unnamed", true, "The name is forgotten.";
     NotNamed = "not-named", false, "It did not get that name: another device was given it meanwhile.";
-    TooManyNames = "too-many-names", false, "It did not get that name: there are too many already. Forget one under Names and rules first.";
+    TooManyNames = "too-many-names", false, "It did not get that name: there are too many already. Forget one under Names, rules and holds first.";
     Ruled = "ruled", true, "The rule is in force.";
-    TooManyRules = "too-many-rules", false, "The rule was not made: there are too many already. Forget one under Names and rules first.";
+    TooManyRules = "too-many-rules", false, "The rule was not made: there are too many already. Forget one under Names, rules and holds first.";
     Unruled = "unruled", true, "The rule is forgotten.";
+    Released = "released", true, "It is held back no longer: it is attached whenever it is plugged in.";
 }
 
 impl Outcome {

@@ -62,7 +62,7 @@ enum About {
     Product,
 }
 
-/// The form that forgets a name or rule.
+/// The form that forgets a name, rule or hold.
 #[derive(Debug, Deserialize)]
 pub(super) struct Forgotten {
     pub(super) scope: Scope,
@@ -413,6 +413,34 @@ pub(super) async fn forget_rule(
         busid: None,
     }
     .on_dashboard()
+}
+
+/// `POST /holds/forget`
+pub(super) async fn forget_hold(
+    forgotten: web::Form<Forgotten>,
+    context: web::Data<Context>,
+) -> HttpResponse {
+    let outcome = released(&context, forgotten.into_inner().scope).await;
+    Said {
+        outcome,
+        busid: None,
+    }
+    .on_dashboard()
+}
+
+/// Hold a board back no longer, whether it is plugged in or not.
+pub(super) async fn released(context: &Context, scope: Scope) -> Outcome {
+    if !order(context, Command::Release(scope.clone())).await {
+        return Outcome::Busy;
+    }
+    let done = wait_until(context, PATIENCE, |view| {
+        let mut holds = view.holds.iter();
+        holds.all(|one| one.scope != scope).then_some(())
+    });
+    match done.await {
+        Some(()) => Outcome::Released,
+        None => Outcome::Busy,
+    }
 }
 
 fn said(place: Place, outcome: Outcome) -> Said {

@@ -11,7 +11,7 @@
 //! | `GET /devices/BUSID` | all about one device: its name, the rules for its like |
 //! | `POST /devices/BUSID/attach`, `detach`, `power-cycle` | lead back to the dashboard with the outcome |
 //! | `POST /devices/BUSID/rename`, `rule` | name it, make a rule; lead back to its page |
-//! | `POST /names/forget`, `POST /rules/forget` | also for what is not plugged in |
+//! | `POST /names/forget`, `POST /rules/forget`, `POST /holds/forget` | also for what is not plugged in |
 //! | `POST /attach-all` | attach every device; leads back to the dashboard with the outcome |
 //! | `GET /vm` | who is paired; pairing, `?host=HOST&user=USER` fills the form |
 //! | `GET /vm/events` | server-sent events: the page's live part, then again after each change |

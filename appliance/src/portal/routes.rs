@@ -52,6 +52,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(form_at("/devices/{busid}/rule").route(web::post().to(device::rule)))
         .service(form_at("/names/forget").route(web::post().to(device::forget_name)))
         .service(form_at("/rules/forget").route(web::post().to(device::forget_rule)))
+        .service(form_at("/holds/forget").route(web::post().to(device::forget_hold)))
         .service(page_at("/vm").route(reading().to(pairing::show)))
         .service(page_at("/vm/events").route(web::get().to(pairing::events)))
         .service(form_at("/vm/test").route(web::post().to(pairing::test)))
@@ -102,6 +103,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(form_at("/api/v1/vm/disconnect").route(web::post().to(api::vm::part)))
         .service(form_at("/api/v1/rules").route(web::post().to(api::rule)))
         .service(form_at("/api/v1/rules/forget").route(web::post().to(api::forget_rule)))
+        .service(form_at("/api/v1/holds/forget").route(web::post().to(api::forget_hold)))
         .default_service(web::to(nothing));
 }
 

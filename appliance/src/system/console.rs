@@ -134,6 +134,7 @@ mod tests {
         let view = View {
             aliases: Vec::new(),
             rules: Vec::new(),
+            holds: Vec::new(),
             pairing: None,
             session: SessionView::NotPaired,
             devices: Vec::new(),

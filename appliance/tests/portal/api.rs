@@ -113,6 +113,7 @@ fn play_manager(rig: &mut Rig) {
                         view.rules
                             .extend(ruling.map(|ruling| RuleView { scope, ruling }));
                     }
+                    Command::Release(scope) => view.holds.retain(|one| one.scope != scope),
                     Command::AttachAll => {}
                 }
             });
@@ -170,6 +171,12 @@ async fn names_rules_and_ports_by_program() {
     ] {
         let (status, answer) = program.sent("POST", unname, unname, body).await;
         assert_eq!((status, &answer["outcome"]), (202, &"unnamed".into()));
+    }
+    let (release, held) = ("/api/v1/holds/forget", r#"{"scope": "serial A50285BI"}"#);
+    for _ in 0..2 {
+        let (status, answer) = program.sent("POST", release, release, held).await;
+        assert_eq!((status, &answer["outcome"]), (202, &"released".into()));
+        assert!(program.rig.view.borrow().holds.is_empty());
     }
     for (template, body) in [(rename, r#"{"name": "x"}"#), (cycle, "")] {
         let path = template.replace("{busid}", "9-9");

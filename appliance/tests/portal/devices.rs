@@ -5,7 +5,7 @@ use std::sync::Arc;
 use appliance::{
     manager::{
         Command, MOST_KEPT, Ruling, Scope, View,
-        view::{AliasView, DeviceState, DeviceView, RuleView},
+        view::{AliasView, DeviceState, DeviceView, HoldView, RuleView},
     },
     usb::Verdict,
     vm::FailureKind,
@@ -369,6 +369,27 @@ async fn rules_are_made_for_each_kind_of_scope_and_forgotten() {
 }
 
 #[tokio::test]
+async fn a_board_that_is_held_back_and_unplugged_is_listed_and_let_go() {
+    let mut view = with(|_| {});
+    let scope = Scope::Serial("<A&1>".into());
+    view.holds = vec![HoldView {
+        scope: scope.clone(),
+        busid: None,
+    }];
+    let mut rig = Rig::new(view).await;
+    let page = rig.get("/").await.body;
+    assert!(page.contains("Names, rules and holds (1)"), "{page}");
+    let line = "Detached by somebody: serial number &lt;A&amp;1&gt;, not plugged in";
+    assert!(page.contains(line), "{page}");
+
+    let form = [("scope", &*scope.to_string())];
+    let command = Command::Release(scope);
+    let (_, page) = click(&mut rig, "/holds/forget", &form, command, with(|_| {})).await;
+    assert!(page.contains("It is held back no longer"), "{page}");
+    assert!(!page.contains("Detached by somebody"), "{page}");
+}
+
+#[tokio::test]
 async fn what_changes_something_takes_the_portals_own_forms_only() {
     let mut rig = Rig::new(with(|_| {})).await;
     for path in [
@@ -379,6 +400,7 @@ async fn what_changes_something_takes_the_portals_own_forms_only() {
         "/devices/1-1/rule",
         "/names/forget",
         "/rules/forget",
+        "/holds/forget",
     ] {
         assert_eq!(rig.get(path).await.status, 405, "{path}");
         let stranger = rig.stranger_form(path, &[DEVID]).await;

@@ -3,7 +3,7 @@
 use appliance::{
     manager::{
         Identity, Ruling, Scope, View,
-        view::{AliasView, DeviceState, DeviceView, RuleView, SessionView},
+        view::{AliasView, DeviceState, DeviceView, HoldView, RuleView, SessionView},
     },
     usb::{StubStatus, UsbDevice, Verdict},
     vm::{self, FailureKind, Pairing},
@@ -22,6 +22,7 @@ pub fn empty() -> View {
         vhci_ports: None,
         aliases: Vec::new(),
         rules: Vec::new(),
+        holds: Vec::new(),
     }
 }
 
@@ -46,6 +47,7 @@ pub fn connected() -> View {
         devices: Vec::new(),
         aliases: Vec::new(),
         rules: Vec::new(),
+        holds: Vec::new(),
     }
 }
 
@@ -126,6 +128,14 @@ pub fn attached(busid: &str, name: &str, ttys: &[(&str, &str)], driver: &str) ->
     device
 }
 
+fn alias(name: &str, scope: Scope, busid: Option<&str>) -> AliasView {
+    AliasView {
+        alias: name.parse().unwrap(),
+        scope,
+        busid: busid.map(|busid| busid.parse().unwrap()),
+    }
+}
+
 /// A device in each state.
 pub fn every_state() -> View {
     let mut silent = attached(
@@ -186,18 +196,14 @@ pub fn every_state() -> View {
     named.rule = Some(rule.clone());
     View {
         aliases: vec![
-            AliasView {
-                alias: "bench-jtag".parse().unwrap(),
-                scope: Scope::Serial("FT7K2Q".into()),
-                busid: Some("1-1.3".parse().unwrap()),
-            },
-            AliasView {
-                alias: "weather".parse().unwrap(),
-                scope: Scope::Port("platform/soc/usb:1.4.2".into()),
-                busid: None,
-            },
+            alias("bench-jtag", Scope::Serial("FT7K2Q".into()), Some("1-1.3")),
+            alias("weather", Scope::Port("platform/soc/usb:1.4.2".into()), None),
         ],
         rules: vec![rule],
+        holds: vec![HoldView {
+            scope: Scope::Serial("A50285BI".into()),
+            busid: None,
+        }],
         devices: vec![
             hub,
             ethernet,

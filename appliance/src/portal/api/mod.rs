@@ -1,6 +1,6 @@
 //! What programs may do, and the document that describes all of it.
 //!
-//! - this module: devices, names and rules
+//! - this module: devices, names, rules and holds
 //! - [`vm`]: the pairing
 //!
 //! Everything is done by the code that the portal's forms use. Errors are JSON with `error` and `remedy`.
@@ -243,6 +243,15 @@ pub(super) async fn forget_rule(
 ) -> HttpResponse {
     let scope = forgotten.into_inner().scope;
     answer(came(device::ruled(&context, scope, None).await))
+}
+
+/// `POST /api/v1/holds/forget`
+pub(super) async fn forget_hold(
+    context: web::Data<Context>,
+    forgotten: web::Json<Forgotten>,
+) -> HttpResponse {
+    let scope = forgotten.into_inner().scope;
+    answer(came(device::released(&context, scope).await))
 }
 
 /// What came of an order, for a program.

@@ -6,7 +6,7 @@
 //! - [`session`]: the pairing and the session with the VM
 //! - [`device`]: one plugged-in device, as it is listed
 //! - [`details`]: the page about one device
-//! - [`kept`]: the names and rules that people made
+//! - [`kept`]: the names, rules and holds that people made
 //! - [`vm`]: the page about the VM
 //! - [`join`]: pairing from the VM in one line
 //! - [`downloads`]: the VM's packages

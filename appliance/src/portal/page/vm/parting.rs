@@ -46,7 +46,7 @@ pub(in super::super::super) async fn parting(context: &Context, visitor: &Visito
                 @if !matches!(view.session, SessionView::Up { .. }) {
                     p.why { "The VM does not answer now. It is told nothing, and notices by itself that its devices are gone." }
                 }
-                p.why { "The Pi forgets the VM and its host key. Names and rules of devices stay." }
+                p.why { "The Pi forgets the VM and its host key. Names, rules and holds of devices stay." }
                 form method="post" action="/vm/disconnect" {
                     (frame::form_token(visitor))
                     div.buttons {

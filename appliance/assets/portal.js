@@ -110,8 +110,28 @@
     }
     dress(live);
     dress(fresh);
-    sync(live, fresh);
+    steadily(() => sync(live, fresh));
   }
+
+  // A card that would shrink keeps its height for as long as it is there, so that what is below it does
+  // not move under a finger.
+  const heights = new Map();
+
+  function steadily(change) {
+    const cards = () => live.querySelectorAll("li.card:not(:has(details[open]))");
+    const before = new Map([...cards()].map((card) => [card.id, card.offsetHeight]));
+    change();
+    for (const id of heights.keys()) if (!within(live, id)) heights.delete(id);
+    for (const card of cards()) {
+      if (card.offsetHeight < before.get(card.id)) heights.set(card.id, before.get(card.id));
+    }
+    dress(live);
+  }
+
+  addEventListener("resize", () => {
+    heights.clear();
+    for (const card of live.querySelectorAll("li.card")) card.removeAttribute("style");
+  });
 
   // What the server does not know of this page: the time that passed, and what came of a click. The
   // fresh picture gets it as well, so that what did not change is still the same.
@@ -142,6 +162,10 @@
       const seconds = Math.ceil(Math.max(0, element.dataset.due - now) / 1000);
       write(element, seconds ? `Tried again in ${seconds} s.` : "Tried again now.");
     }
+    for (const [id, height] of heights) {
+      const card = within(root, id);
+      if (card) card.style.minHeight = `${height}px`;
+    }
     for (const [id, { text, kind }] of said) {
       const place = within(root, id);
       if (!place) continue;
@@ -171,7 +195,7 @@
     setTimeout(() => {
       if (said.get(place)?.text !== text) return;
       said.delete(place);
-      within(live, place)?.querySelector(".outcome[role=status]")?.remove();
+      steadily(() => within(live, place)?.querySelector(".outcome[role=status]")?.remove());
     }, 20000);
   }
 

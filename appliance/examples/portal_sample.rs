@@ -12,7 +12,6 @@ use std::{
 use appliance::{
     access::{self, Access},
     history::{Options, Store},
-    manager::view::DeviceState,
     portal,
     vm::{Config, FailureKind, Pairer},
 };
@@ -63,10 +62,10 @@ async fn main() -> Result<(), portal::PortalError> {
                 wish = wishes.recv() => println!("{:?} {wish:?}", started.elapsed()),
                 () = tokio::time::sleep(Duration::from_millis(100)), if flapping => {
                     let mut view = sample::every_state();
+                    let states = [4, 6, 2, 7].map(|at| view.devices[at].state.clone());
                     let tenths = started.elapsed().as_millis() / 100;
-                    if tenths.is_multiple_of(2) {
-                        view.devices[4].state = DeviceState::Bound { held: false };
-                    }
+                    let at = usize::try_from(tenths % 4).unwrap_or_default();
+                    view.devices[4].state = states[at].clone();
                     views.send_replace(Arc::new(view));
                 }
             }

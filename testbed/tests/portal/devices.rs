@@ -69,6 +69,38 @@ pub fn actions(bed: &Bed) -> Outcome {
     Ok(())
 }
 
+/// Notes each place where the card with the id `device-BUSID` is drawn.
+fn watch(busid: &str) -> String {
+    format!(
+        "window.places = new Set();
+        (function look() {{
+            const card = document.getElementById('device-{busid}');
+            places.add(card.getBoundingClientRect().top + scrollY);
+            requestAnimationFrame(look);
+        }})()"
+    )
+}
+
+pub fn steady(bed: &Bed) -> Outcome {
+    let changing = bed.plug(Kind::Cp2102)?;
+    let below = bed.plug(Kind::Ft231x)?;
+    bed.attached(&changing)?;
+    bed.attached(&below)?;
+    let watching = sign_in_at(bed, Window::PHONE)?;
+    watching.sees(&["/dev/ttyUSB0", "/dev/ttyUSB1"])?;
+    watching.ask(&watch(below.busid.as_str()))?;
+    let clicking = sign_in_at(bed, Window::DESK)?;
+    confirm(&clicking, "detach", changing.busid.as_str())?;
+    watching.sees(&["Held back"])?;
+    clicking.press("Attach all")?;
+    watching.misses(&["Held back"])?;
+    watching.sees(&["/dev/ttyUSB0", "/dev/ttyUSB1"])?;
+    let places = watching.ask("return [...places]")?;
+    assert_eq!(places.as_array().map(Vec::len), Some(1), "{places}");
+    assert_eq!(watching.complaints()?, Vec::<String>::new());
+    Ok(())
+}
+
 pub fn hostile(bed: &Bed) -> Outcome {
     let plug = bed.plug(Kind::Ft231x)?;
     let browser = sign_in_at(bed, Window::PHONE)?;

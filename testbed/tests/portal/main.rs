@@ -56,6 +56,10 @@ fn main() -> ExitCode {
             "helpers_of_other_versions_work_and_an_older_one_is_upgraded_by_the_line",
             versions::differ,
         ),
+        (
+            "nothing_moves_while_another_device_comes_and_goes",
+            devices::steady,
+        ),
         ("everything_works_without_script", devices::without_script),
         ("the_history_is_filtered", pages::history),
         ("each_page_fits_its_window_and_breaks_nothing", pages::all),

@@ -26,8 +26,10 @@ pub(super) fn item(device: &DeviceView, now_ms: u64, outcome: Option<Outcome>) -
                 span.state.(colour) { (word) }
             }
             (outcome_line(outcome))
-            (explanation(device, now_ms))
-            (ttys(device))
+            div.now {
+                (explanation(device, now_ms))
+                (ttys(device))
+            }
             dl.facts { (facts(device, now_ms)) }
             (buttons(device))
         }
@@ -109,7 +111,8 @@ pub(super) fn explanation(device: &DeviceView, now_ms: u64) -> Markup {
                 }
                 (next_try(*next_try_ms, now_ms))
             }
-            DeviceState::Attaching | DeviceState::Attached { silent: false, .. } => {}
+            DeviceState::Attaching => { p.why { "On its way to the VM." } }
+            DeviceState::Attached { silent: false, .. } => {}
         }
         @if let Some(why) = &device.power_failure {
             p.why { "Its port was not switched off and on: " (shown(why)) "." }
@@ -175,12 +178,20 @@ pub(super) fn facts(device: &DeviceView, now_ms: u64) -> Markup {
             (None, Verdict::Export(kind)) => (fact("Kind", &html! { (shown(kind)) })),
             (None, Verdict::Skip(_) | Verdict::Refuse(_)) => {},
         }
-        @if attachment(device).is_some() {
-            (fact("Attached", &since(device.attached_at_ms, now_ms)))
-        }
-        @if let Some(ms) = device.plug_to_tty_ms {
-            (fact("Plug to tty", &html! { (ms) " ms" }))
-        }
+        // Always there, so that nothing moves when the device comes and goes.
+        (fact("On the VM", &html! {
+            @if attachment(device).is_some() {
+                (since(device.attached_at_ms, now_ms))
+            } @else {
+                "no"
+            }
+        }))
+        (fact("Plug to tty", &html! {
+            @match device.plug_to_tty_ms {
+                Some(ms) => { (ms) " ms" }
+                None => { "not measured" }
+            }
+        }))
     }
 }
 

@@ -119,11 +119,12 @@
 
   function steadily(change) {
     const cards = () => live.querySelectorAll("li.card:not(:has(details[open]))");
-    const before = new Map([...cards()].map((card) => [card.id, card.offsetHeight]));
+    const height = (card) => card.getBoundingClientRect().height;
+    const before = new Map([...cards()].map((card) => [card.id, height(card)]));
     change();
     for (const id of heights.keys()) if (!within(live, id)) heights.delete(id);
     for (const card of cards()) {
-      if (card.offsetHeight < before.get(card.id)) heights.set(card.id, before.get(card.id));
+      if (height(card) < before.get(card.id)) heights.set(card.id, before.get(card.id));
     }
     dress(live);
   }

@@ -48,6 +48,14 @@ end_old_sessions() {
     done
 }
 
+# Where systemd-resolved answers mDNS, it announces this machine; it reads what there is to announce when
+# it starts.
+announce() {
+    if timeout 5 resolvectl mdns 2>/dev/null | grep -q '^Link.*: yes'; then
+        systemctl try-restart systemd-resolved.service || true
+    fi
+}
+
 install_all() {
     command -v sudo >/dev/null || fail "sudo is not installed: the Pi's user needs it; install it and try again"
     "$here/usr/bin/vm-helper" --version >/dev/null ||
@@ -75,6 +83,7 @@ install_all() {
         systemctl daemon-reload
         systemctl enable --quiet usb-boot-attach.service
         systemctl restart usb-boot-attach.service
+        announce
         say "installed; remove it with: $0 --uninstall"
     else
         say "installed, but systemd does not run here: have vhci_hcd loaded and usb-boot-attach started at every boot yourself"
@@ -90,7 +99,10 @@ uninstall() {
     done
     rm -f /etc/sudoers.d/usbip /etc/avahi/services/usbip-vm.service
     rm -rf /run/usbip-vm /var/lib/usbip-vm
-    ! has_systemd || systemctl daemon-reload
+    if has_systemd; then
+        systemctl daemon-reload
+        announce
+    fi
     say "removed; /etc/usbip and the group usbip are still there"
 }
 

@@ -35,8 +35,8 @@ keep() {
 
 has_systemd() { [ -d /run/systemd/system ]; }
 
-# Sessions of the program that was replaced end; the Pi opens one with the new program at once, and
-# what is attached stays.
+# Sessions of the program that was replaced or removed end. The Pi opens one with a new program at once,
+# and what is attached stays.
 end_old_sessions() {
     # The kernel keeps 15 characters of a name.
     # shellcheck disable=SC2013 # these paths have no blanks
@@ -58,8 +58,12 @@ announce() {
 
 install_all() {
     command -v sudo >/dev/null || fail "sudo is not installed: the Pi's user needs it; install it and try again"
-    "$here/usr/bin/vm-helper" --version >/dev/null ||
+    # Not tried where it lies: there may be no right to run anything.
+    cp "$here/usr/bin/vm-helper" /usr/bin/vm-helper.new
+    /usr/bin/vm-helper.new --version >/dev/null || {
+        rm -f /usr/bin/vm-helper.new
         fail "the program does not run on this processor, $(uname -m): take the other tarball"
+    }
 
     program_files | while read -r file; do
         mkdir -p "/$(dirname "$file")"
@@ -90,6 +94,13 @@ install_all() {
     fi
 }
 
+# Without the udev rule they would come to lead to other devices.
+remove_links() {
+    [ -d /dev/usb-pi ] || return 0
+    find /dev/usb-pi -type l -exec rm -f {} +
+    rmdir /dev/usb-pi || true
+}
+
 uninstall() {
     if has_systemd && [ -f /usr/lib/systemd/system/usb-boot-attach.service ]; then
         systemctl disable --now --quiet usb-boot-attach.service || true
@@ -97,6 +108,8 @@ uninstall() {
     program_files | while read -r file; do
         rm -f "/$file"
     done
+    end_old_sessions
+    remove_links
     rm -f /etc/sudoers.d/usbip /etc/avahi/services/usbip-vm.service
     rm -rf /run/usbip-vm /var/lib/usbip-vm
     if has_systemd; then

@@ -1,6 +1,7 @@
 //! Attaching and detaching: what the requests do.
 
 use std::{
+    net::IpAddr,
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -106,9 +107,7 @@ impl Vm {
     /// Make everything ready that a connect would otherwise do on its way.
     pub fn prepare(&self) -> Result<Vhci, Error> {
         let vhci = module::vhci(&self.root)?;
-        if self.fast_enumeration {
-            set_fast_enumeration(&self.root);
-        }
+        set_fast_enumeration(&self.root, self.fast_enumeration);
         Ok(vhci)
     }
 
@@ -223,8 +222,7 @@ impl Vm {
     pub fn finish(&self, begun: Begun) -> Result<Attachment, Error> {
         let start = Instant::now();
         let Some(local) = self.wait_for_device(&begun)? else {
-            begun.vhci.detach(begun.port, begun.devid)?;
-            Record::remove(&self.root, begun.port);
+            self.free(&begun.vhci, begun.port, begun.devid)?;
             return Err(Error::NotEnumerated {
                 busid: begun.busid,
                 port: begun.port,
@@ -260,10 +258,11 @@ impl Vm {
             let found = begun.vhci.port(begun.port)?;
             match found.as_ref().map(|found| found.state) {
                 Some(PortState::Enumerating) => Ok(None),
-                Some(PortState::Used) => Ok(found
-                    .filter(|found| found.devid == begun.devid)
-                    .and_then(|found| found.local_busid)
-                    .filter(|local| device::exists(&self.root, local))),
+                Some(PortState::Used) if found.as_ref().is_some_and(|f| f.devid == begun.devid) => {
+                    Ok(found
+                        .and_then(|found| found.local_busid)
+                        .filter(|local| device::exists(&self.root, local)))
+                }
                 _ => Err(begun.vanished()),
             }
         })
@@ -360,8 +359,17 @@ impl Vm {
     }
 
     fn release(&self, vhci: &Vhci, held: &Held) -> Result<(), Error> {
-        vhci.detach(held.port.number, held.devid)?;
-        Record::remove(&self.root, held.port.number);
+        self.free(vhci, held.port.number, held.devid)
+    }
+
+    /// Detach, with the record. Nobody takes the port in between: the record that is removed would be
+    /// theirs.
+    fn free(&self, vhci: &Vhci, port: u32, devid: DevId) -> Result<(), Error> {
+        let lock = Lock::port(&self.root, port)?;
+        vhci.detach(port, devid)?;
+        if lock.is_some() {
+            Record::remove(&self.root, port);
+        }
         Ok(())
     }
 
@@ -388,10 +396,10 @@ impl Vm {
             PortState::Enumerating | PortState::Error => None,
         };
         let record = Record::load(&self.root, port.number, known)?;
-        let ours = record.host == self.server.host
-            || record
-                .address
-                .is_some_and(|address| address.to_string() == self.server.host);
+        // The same Pi may have been called otherwise.
+        let is_here =
+            |address: IpAddr| address.to_string() == self.server.host || self.server.is_at(address);
+        let ours = record.host == self.server.host || record.address.is_some_and(is_here);
         ours.then_some(Held {
             devid: known.or(record.devid)?,
             port,

@@ -38,6 +38,7 @@ pub fn attach_all(vm: &Vm) -> Result<Vec<Outcome>, Error> {
             PATIENT
         });
     };
+    let mut vm = vm.clone();
     let mut last_said = String::new();
     let mut devices = loop {
         match vm.server.open(vm.grace).and_then(Secured::devlist) {
@@ -50,6 +51,12 @@ pub fn attach_all(vm: &Vm) -> Result<Vec<Outcome>, Error> {
                     last_said = sentence;
                 }
                 pause();
+                // Somebody may have corrected it.
+                if let Ok(now) = Vm::load(&vm.root)
+                    && now.server.host != vm.server.host
+                {
+                    vm = now;
+                }
             }
         }
     };
@@ -57,7 +64,7 @@ pub fn attach_all(vm: &Vm) -> Result<Vec<Outcome>, Error> {
     let answered = Instant::now();
     let mut outcomes = Vec::new();
     loop {
-        let (done, again): (Vec<Outcome>, Vec<Outcome>) = attach_each(vm, devices)
+        let (done, again): (Vec<Outcome>, Vec<Outcome>) = attach_each(&vm, devices)
             .into_iter()
             .partition(|(_, result)| match result {
                 Err(error) => !may_pass(error) || answered.elapsed() > BUSY_LIMIT,

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::Mode;
+
 use protocol::line::{Answer, Attachment, Check, CheckState, Reply, Request};
 
 use crate::{
@@ -58,11 +60,17 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> u8 {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        // What is written is for everybody to read, whatever the login's umask, which sudo passes on.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+    }
+    // The sudo rule is for this name, and nobody is to become more than the Pi's hand by it.
+    let is_handler = name == "usb-event-handler";
     let mut args = args.peekable();
-    if args.next_if(|word| word == "join").is_some() {
+    if !is_handler && args.next_if(|word| word == "join").is_some() {
         return join::command::run(args);
     }
-    let is_root = rustix::process::geteuid().is_root();
     let (words, json) = match parse(args) {
         Ok(parsed) => parsed,
         Err(sentence) => return misuse(&sentence),
@@ -86,8 +94,8 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> u8 {
         ("usb-boot-attach", []) => boot_attach(&root),
         ("usb-boot-attach", _) => misuse("usb-boot-attach takes no words"),
         (_, []) => misuse("a command is missing"),
-        (_, [word]) if word == "list" => list(&root, json),
-        (_, [word]) if word == "links" => fit_links(&root),
+        (_, [word]) if !is_handler && word == "list" => list(&root, json),
+        (_, [word]) if !is_handler && word == "links" => fit_links(&root),
         (_, words) => match Order::parse(&words.join(" ")) {
             Ok(order) => obey(&root, &order, json, is_root),
             Err(error) => misuse(&error.to_string()),

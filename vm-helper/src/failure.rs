@@ -244,6 +244,9 @@ impl Error {
             Self::NoTty { .. } => {
                 "run vm-helper check: it names the package that has the serial drivers".into()
             }
+            Self::NotDetached { .. } => {
+                "see the kernel's log: journalctl -k -g vhci; a restart of this machine frees the port".into()
+            }
             Self::Locked { .. } => "wait, or see who holds it: fuser -v on that file".into(),
             _ => return None,
         })

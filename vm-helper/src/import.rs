@@ -130,6 +130,16 @@ impl Server {
         Secured::plain(self.connect(grace)?, &self.host)
     }
 
+    /// Whether this is an address of the host.
+    #[must_use]
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        let known = *self.answered();
+        known.map_or_else(
+            || resolve::addresses(&self.host).is_ok_and(|all| all.contains(&address)),
+            |known| known == address,
+        )
+    }
+
     /// Our own address on the way to the Pi. Nothing is sent.
     #[must_use]
     pub fn own_address(&self) -> Option<IpAddr> {

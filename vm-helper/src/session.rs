@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     attach::Vm,
+    config::PiConf,
     failure::Error,
     handler, journal, module,
     presence::{PiState, Presence},
@@ -42,6 +43,8 @@ pub enum End {
     Silence,
     /// Nobody reads the replies.
     Unread,
+    /// pi.conf says something else than at the start.
+    Outdated,
 }
 
 /// How long to wait for the Pi; a parameter for tests.
@@ -179,8 +182,8 @@ impl Session {
                 note(&self.vm, PiState::Answers);
             }
             for line in lines.take(&bytes[..count]) {
-                if !self.line(line)? {
-                    return Ok(End::Unread);
+                if let Some(end) = self.line(line)? {
+                    return Ok(end);
                 }
             }
         }
@@ -190,16 +193,24 @@ impl Session {
         journal::warn(&self.vm.root, &format!("{}: {text}", self.vm.server.host));
     }
 
-    /// Act on a line; false when nobody reads the replies.
-    fn line(&mut self, line: Result<String, Error>) -> Result<bool, Error> {
+    /// Act on a line, which may end the session.
+    fn line(&mut self, line: Result<String, Error>) -> Result<Option<End>, Error> {
+        let unread = |read: bool| Ok((!read).then_some(End::Unread));
         let request = line.and_then(|line| Ok(line.parse::<Request>()?));
         let request = match request {
             Ok(request) => request,
-            Err(error) => return Ok(self.reply(None, Answer::Error(error.failure()))),
+            Err(error) => return unread(self.reply(None, Answer::Error(error.failure()))),
         };
         match &request {
+            // The heartbeat: often enough for a person who has just changed the file, and in nobody's way.
+            Request::Ping if self.is_outdated() => {
+                self.tell(
+                    "pi.conf was changed: the session ends, and the Pi that it names opens another",
+                );
+                return Ok(Some(End::Outdated));
+            }
             Request::Ping => {
-                return Ok(self.reply(Some(request.to_string()), Answer::Pong {}));
+                return unread(self.reply(Some(request.to_string()), Answer::Pong {}));
             }
             Request::Hello(hello) => self.greet(hello),
             _ => {}
@@ -207,7 +218,7 @@ impl Session {
         if self.under_way.fetch_add(1, Ordering::Relaxed) >= MOST_REQUESTS {
             self.under_way.fetch_sub(1, Ordering::Relaxed);
             let failure = Error::TooManyRequests(MOST_REQUESTS).failure();
-            return Ok(self.reply(Some(request.to_string()), Answer::Error(failure)));
+            return unread(self.reply(Some(request.to_string()), Answer::Error(failure)));
         }
         let (vm, replies) = (Arc::clone(&self.vm), self.replies.clone());
         let under_way = Arc::clone(&self.under_way);
@@ -215,7 +226,15 @@ impl Session {
             carry_out(&vm, &replies, &request);
             under_way.fetch_sub(1, Ordering::Relaxed);
         })?;
-        Ok(true)
+        Ok(None)
+    }
+
+    /// Whether pi.conf names another Pi by now, or wants other ports. One that is damaged or gone is for
+    /// the next session to complain about.
+    fn is_outdated(&self) -> bool {
+        PiConf::load(&self.vm.root).is_ok_and(|conf| {
+            conf.host != self.vm.server.host || conf.fast_enumeration != self.vm.fast_enumeration
+        })
     }
 
     /// From here on the session's imports carry the Pi's boot id and its grace time.

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, thread};
 
 use play::{Machine, Manners, Pi, busid, device};
 use protocol::{DevId, line::FailureKind, wire::Status};
-use vm_helper::{boot, failure::Error};
+use vm_helper::{boot, failure::Error, import::Server};
 
 fn kind(result: Result<impl Sized, Error>) -> FailureKind {
     result.err().unwrap().kind()
@@ -216,4 +216,24 @@ fn at_boot_devices_come_back_in_the_order_of_their_names() {
         nodes,
         pairs.map(|(busid, node)| (busid.to_owned(), node.to_owned()))
     );
+}
+
+#[test]
+fn what_came_from_the_pi_under_its_other_name_is_known() {
+    let machine = Machine::new();
+    let pi = Pi::with(vec![device("1-1.1", 4)]);
+    machine.vm(&pi).connect(&busid("1-1.1"), None).unwrap();
+    let called = |name: &str| {
+        let mut vm = machine.vm(&pi);
+        vm.server = Server::new(name, pi.port);
+        vm
+    };
+    assert_eq!(called("192.0.2.9").status().unwrap().attachments, []);
+    let vm = called("localhost");
+    assert_eq!(vm.status().unwrap().attachments.len(), 1);
+    let again = vm.connect(&busid("1-1.1"), None).unwrap();
+    assert_eq!((again.port, again.timings), (0, None));
+    assert_eq!(pi.imports.lock().unwrap().len(), 1);
+    assert!(vm.disconnect(&busid("1-1.1"), None).unwrap());
+    assert_eq!(machine.attached(), []);
 }

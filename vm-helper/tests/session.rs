@@ -248,3 +248,48 @@ fn sudos_refusal_is_told_in_the_pis_language() {
         assert!(failure.remedy.unwrap().contains("/etc/sudoers.d/usbip"));
     }
 }
+
+#[test]
+fn a_session_ends_when_pi_conf_comes_to_name_another_pi_or_other_ports() {
+    let same = "DEFAULT_PI_HOST=127.0.0.1\n";
+    for changed in [
+        "DEFAULT_PI_HOST=192.0.2.9\n",
+        "DEFAULT_PI_HOST=127.0.0.1\nFAST_ENUMERATION=no\n",
+    ] {
+        let machine = Machine::new();
+        let pi = Pi::with(vec![device("1-1.1", 4)]);
+        let conf = machine.root.path("/etc/usbip/pi.conf");
+        let mut session = Session::open(&machine, &pi, Patience::default());
+        session.hear();
+        session.say("connect 1-1.1");
+        assert!(matches!(session.hear().answer, Answer::Attached(_)));
+        session.hear();
+        for harmless in [same, "DEFAULT_PI_HOST=two words\n", ""] {
+            fs::write(&conf, harmless).unwrap();
+            session.say("ping");
+            assert!(matches!(session.hear().answer, Answer::Pong {}));
+        }
+        fs::write(&conf, changed).unwrap();
+        session.say("ping");
+        let end = session.ended.recv_timeout(Duration::from_mins(1)).unwrap();
+        assert_eq!(end, End::Outdated);
+        assert_eq!(machine.attached().len(), 1);
+    }
+}
+
+#[test]
+fn the_name_that_sudo_allows_takes_nothing_but_requests() {
+    for words in [
+        &["join", "http://127.0.0.1:9/join/x", "--replace"][..],
+        &["list"],
+        &["links"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_vm-helper"))
+            .arg0("/usr/bin/usb-event-handler")
+            .args(words)
+            .env_remove("SSH_ORIGINAL_COMMAND")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+    }
+}

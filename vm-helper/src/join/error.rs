@@ -138,7 +138,10 @@ impl JoinError {
             Self::BadKey | Self::Answer { .. } => {
                 "see that the address is the one that the portal shows".into()
             }
-            Self::Group { .. } | Self::Refused(_) => return None,
+            Self::Group { name, .. } => {
+                format!("run this and try again: sudo usermod -aG usbip {name}")
+            }
+            Self::Refused(_) => return None,
         })
     }
 

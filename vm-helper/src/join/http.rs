@@ -88,6 +88,10 @@ fn exchange(stream: &mut TcpStream, request: &str) -> io::Result<String> {
             Ok(0) => break,
             Ok(count) => answer.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What a read with a time limit says of it (socket(7)).
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             Err(error) => return Err(error),
         }
         if answer.len() > MAX_MESSAGE {

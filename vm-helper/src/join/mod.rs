@@ -30,6 +30,7 @@ pub use address::Address;
 pub use error::JoinError;
 
 use crate::{
+    attach::Vm,
     config::{self, ConfigError, PI_CONF, PiConf},
     resolve,
     root::{Root, names_in, replace_file},
@@ -70,7 +71,7 @@ pub struct Pairing {
 /// Pair. As root.
 pub fn join(root: &Root, order: &Order) -> Result<Pairing, JoinError> {
     ready(root)?;
-    other_pi(root, order)?;
+    let replaced = other_pi(root, order)?;
     let (invitation, here) = http::ask::<Invitation>(&order.address, "/invitation", None)?;
     let named = order.user.as_deref().or(invitation.user.as_deref());
     let user = User::find(root, named)?;
@@ -92,6 +93,13 @@ pub fn join(root: &Root, order: &Order) -> Result<Pairing, JoinError> {
             return Err(error);
         }
     };
+    if let Some(former) = replaced {
+        // Its session ends by itself once pi.conf is another one. Best effort, as it may be gone.
+        let vm = Vm::new(root, &former);
+        for busid in vm.attached().unwrap_or_default() {
+            let _ = vm.disconnect(&busid, None);
+        }
+    }
     Ok(Pairing {
         user: user.name,
         joined,
@@ -115,28 +123,31 @@ fn ready(root: &Root) -> Result<(), JoinError> {
     Ok(())
 }
 
-/// Whether pi.conf names another Pi than the one that is asked.
-fn other_pi(root: &Root, order: &Order) -> Result<(), JoinError> {
-    let host = match PiConf::load(root) {
-        Ok(conf) => conf.host,
+/// The pairing with another Pi than the one that is asked, which is to end.
+fn other_pi(root: &Root, order: &Order) -> Result<Option<PiConf>, JoinError> {
+    let conf = match PiConf::load(root) {
+        Ok(conf) => conf,
         // Damaged: it says so at every start, and is none of a pairing.
-        Err(ConfigError::NoHost | ConfigError::Read(_)) => return Ok(()),
+        Err(ConfigError::NoHost | ConfigError::Read(_)) => return Ok(None),
         Err(error) => return Err(JoinError::Config(error)),
     };
-    if order.replace || host.eq_ignore_ascii_case(&order.address.host) {
-        return Ok(());
+    if conf.host.eq_ignore_ascii_case(&order.address.host) {
+        return Ok(None);
     }
     // The same Pi by another name.
     let addresses = |host: &str| resolve::addresses(host).unwrap_or_default();
     let asked = addresses(&order.address.host);
-    if addresses(&host)
+    if addresses(&conf.host)
         .iter()
         .any(|address| asked.contains(address))
     {
-        return Ok(());
+        return Ok(None);
+    }
+    if order.replace {
+        return Ok(Some(conf));
     }
     Err(JoinError::OtherPi {
-        host,
+        host: conf.host,
         address: order.address.to_string(),
     })
 }

@@ -9,9 +9,17 @@ use crate::root::{Root, names_in};
 /// the Pi with the usual care; behind vhci there are no wires that need it again.
 const FAST: &str = "3";
 
-/// Let the ports of vhci's root hubs enumerate fast. A port that cannot be changed works as before,
-/// only slower.
-pub fn set_fast_enumeration(root: &Root) {
+/// As the kernel has them.
+const CAREFUL: &str = "0";
+
+/// Have the ports of vhci's root hubs enumerate fast, or as usual again. A port that cannot be changed
+/// works as before; what somebody else has set on it stays.
+pub fn set_fast_enumeration(root: &Root, fast: bool) {
+    let (from, to) = if fast {
+        (CAREFUL, FAST)
+    } else {
+        (FAST, CAREFUL)
+    };
     let platform = root.path("/sys/devices/platform");
     for controller in names_in(&platform) {
         if !controller.starts_with("vhci_hcd.") {
@@ -25,12 +33,14 @@ pub fn set_fast_enumeration(root: &Root) {
             let interface = controller.join(&hub).join(format!("{bus}-0:1.0"));
             for port in names_in(&interface) {
                 let file = interface.join(&port).join("quirks");
-                let is_slow = |now: String| now.trim().trim_start_matches('0') != FAST;
+                let is_other = |now: String| {
+                    now.trim().trim_start_matches('0') == from.trim_start_matches('0')
+                };
                 if port.starts_with(&format!("{hub}-port"))
-                    && fs::read_to_string(&file).is_ok_and(is_slow)
+                    && fs::read_to_string(&file).is_ok_and(is_other)
                 {
-                    // See above: slower is all that can come of it.
-                    let _ = fs::write(&file, FAST);
+                    // See above: another pace is all that can come of it.
+                    let _ = fs::write(&file, to);
                 }
             }
         }
@@ -55,9 +65,17 @@ mod tests {
         };
         let (ours, second) = (file("vhci_hcd.0", 3), file("vhci_hcd.1", 5));
         let other = file("dummy_hcd.0", 7);
-        set_fast_enumeration(&root);
-        assert_eq!(fs::read_to_string(ours).unwrap(), "3");
-        assert_eq!(fs::read_to_string(second).unwrap(), "3");
-        assert_eq!(fs::read_to_string(other).unwrap(), "00000000\n");
+        set_fast_enumeration(&root, true);
+        assert_eq!(fs::read_to_string(&ours).unwrap(), "3");
+        assert_eq!(fs::read_to_string(&second).unwrap(), "3");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "00000000\n");
+
+        fs::write(&ours, "00000003\n").unwrap();
+        fs::write(&second, "00000001\n").unwrap();
+        fs::write(&other, "00000003\n").unwrap();
+        set_fast_enumeration(&root, false);
+        assert_eq!(fs::read_to_string(&ours).unwrap(), "0");
+        assert_eq!(fs::read_to_string(&second).unwrap(), "00000001\n");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "00000003\n");
     }
 }

@@ -29,7 +29,9 @@ main() {
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     if command -v apt-get >/dev/null && command -v dpkg >/dev/null; then
-        installed=$(dpkg-query -W -f '${Version}' usbip-vm-helper 2>/dev/null || true)
+        # One that was removed and not purged has a version as well.
+        installed=$(dpkg-query -W -f '${db:Status-Status} ${Version}' usbip-vm-helper 2>/dev/null |
+            sed -n 's/^installed //p')
         if [ -n "$installed" ] && dpkg --compare-versions "$installed" gt "$version"; then
             echo "vm-helper $installed is newer than the Pi's and stays."
         else
@@ -42,7 +44,8 @@ main() {
     else
         fetch "usbip-vm-helper-$version-$arch.tar.gz" "$tarball"
         quietly tar -xzf "$file" -C "$work"
-        quietly "${file%.tar.gz}/install.sh"
+        # Whether or not this folder may have programs.
+        quietly sh "${file%.tar.gz}/install.sh"
     fi
     /usr/bin/vm-helper join "http://$pi/join/$token" </dev/null
 }

@@ -40,7 +40,7 @@ pub(super) fn line(pi: &str, token: &str, script: &str) -> String {
     // $(...) takes the last line break off, and printf puts it back.
     format!(
         "s=$(curl -fsSL 'http://{pi}/join/{token}'); \
-         if printf '%s\\n' \"$s\" | sha256sum | grep -q ^{sum}; \
+         if printf '%s\\n' \"$s\" | sha256sum | grep -q '^{sum}'; \
          then printf '%s\\n' \"$s\" | sudo sh; \
          else echo 'Nothing was run: make a new line in the portal' >&2; false; fi"
     )

@@ -36,11 +36,19 @@ pub(super) async fn write(connection: &mut SqliteConnection, seen: &Seen) -> sql
     .map(drop)
 }
 
-/// Forget those that were not seen for the longest time.
+/// Forget those that were not seen for the longest time, and the names of those that are forgotten once
+/// there are too many.
 pub(super) async fn prune(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query(
         "DELETE FROM seen WHERE identity IN (
             SELECT identity FROM seen ORDER BY last_ms DESC NULLS LAST LIMIT -1 OFFSET ?)",
+    )
+    .bind(MOST)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "DELETE FROM device WHERE (SELECT count(*) FROM device) > ?
+            AND identity NOT IN (SELECT identity FROM seen)",
     )
     .bind(MOST)
     .execute(connection)

@@ -1,10 +1,10 @@
 //! Names, rules and holds, alone and as the manager follows them.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use protocol::{
     Alias, BusId, DevId, Speed,
-    line::{Answer, CAN_ALIAS, Failure, FailureKind, Request, VmHello},
+    line::{Answer, Attachment, CAN_ALIAS, Failure, FailureKind, Request, Tty, VmHello},
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     usb::{Change, StubStatus},
-    vm::{Event, Pairing},
+    vm::{self, Event, Pairing},
 };
 
 fn device(busid: &str, devnum: u16, serial: Option<&str>) -> UsbDevice {
@@ -417,4 +417,83 @@ fn a_port_that_is_switched_keeps_its_place_and_tells_how_it_went() {
     told.plug(device("1-1", 3, Some("A1")));
     assert_eq!(state(&told), DeviceState::Bound { held: false });
     assert_eq!(told.state.view().devices[0].power_failure, None);
+}
+
+#[test]
+fn the_port_of_what_is_never_exported_is_not_switched() {
+    let mut told = Told::new();
+    let mut hub = device("1-1", 2, None);
+    hub.verdict = Verdict::Refuse("a hub".into());
+    told.plug(hub);
+    let effects = told.command(Command::PowerCycle("1-1".parse().unwrap(), None));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::PowerCycle(..))));
+}
+
+#[test]
+fn a_rule_exports_a_disk_only_once_it_was_looked_whether_it_is_mounted() {
+    for (found, binds) in [
+        (Verdict::Skip("only a disk".into()), true),
+        (Verdict::Refuse("sda1 is mounted".into()), false),
+    ] {
+        let mut told = Told::new();
+        let mut disk = device("1-1", 2, Some("D1"));
+        (disk.driver, disk.stub) = (Some("usb".to_owned()), None);
+        disk.verdict = Verdict::Skip("only a disk".into());
+        told.plug(disk.clone());
+        let bind = Effect::Bind(disk.busid.clone(), disk.devid);
+        let effects = told.command(Command::Rule(Scope::product(&disk), Some(Ruling::Export)));
+        assert!(effects.contains(&Effect::Rescan) && !effects.contains(&bind));
+        disk.verdict = found;
+        let effects = told.hear(Input::Usb(Change::Snapshot(vec![disk])));
+        assert_eq!(effects.contains(&bind), binds);
+    }
+}
+
+#[test]
+fn who_shows_another_host_key_is_given_nothing() {
+    let mut told = Told::new();
+    told.session(&[]);
+    let address: IpAddr = "10.9.0.2".parse().unwrap();
+    for (kind, given) in [
+        (vm::FailureKind::Lost, true),
+        (vm::FailureKind::HostKeyChanged, false),
+        (vm::FailureKind::Unreachable, true),
+        (vm::FailureKind::HostKeyUnknown, false),
+    ] {
+        told.hear(Input::Vm(Event::Down(vm::Failure {
+            kind,
+            message: String::new(),
+            remedy: None,
+        })));
+        assert_eq!(told.state.exports().peers.contains(&address), given);
+    }
+}
+
+#[test]
+fn a_board_that_makes_up_serial_numbers_fills_no_memory() {
+    let mut told = Told::new();
+    told.session(&[]);
+    for number in 0..2100 {
+        let facts = device("1-1", 2 + number % 100, Some(&format!("N{number}")));
+        let devid = facts.devid;
+        told.plug(facts);
+        let tty = Tty {
+            node: "/dev/ttyACM0".into(),
+            by_id: None,
+            driver: None,
+        };
+        let request = Request::Connect("1-1".parse().unwrap(), Some(devid));
+        let sent = (request.clone(), told.now);
+        told.state.pending.insert(request.to_string(), sent);
+        let answer = Answer::Attached(Attachment {
+            busid: "1-1".parse().unwrap(),
+            devid,
+            port: 0,
+            local_busid: None,
+            ttys: vec![tty],
+            timings: None,
+        });
+        told.hear(Input::Vm(Event::Reply { request, answer }));
+    }
+    assert_eq!(told.state.memory.len(), 2000);
 }

@@ -43,7 +43,10 @@ fn on_the_pi(state: &mut State, busid: &BusId, effects: &mut Vec<Effect>) {
     }
     let devid = device.facts.devid;
     let exports = state.verdict(&device.facts).exports();
+    // What makes it one that the Pi needs may be newer than what is known.
+    let wait = state.ruled_unseen && !device.facts.verdict.exports();
     let order = match device.facts.stub {
+        None if exports && wait => None,
         None if exports => Some((Act::Binding, Effect::Bind(busid.clone(), devid))),
         None => None,
         Some(StubStatus::Error) => Some((Act::Binding, Effect::Rebind(busid.clone(), devid))),

@@ -8,7 +8,7 @@ use super::{
     input::Effect,
     state::{Act, State},
 };
-use crate::usb::UsbDevice;
+use crate::usb::{UsbDevice, Verdict};
 
 /// How long a board may take to come back once its port is on again: boot loaders wait for an upload,
 /// and the kernel tries a reluctant device for a while.
@@ -52,7 +52,8 @@ impl Cycle {
     }
 }
 
-/// A person wants it. Where something else is being done to the device, nothing happens.
+/// A person wants it. Where something else is being done to the device, nothing happens; nor to what is
+/// never exported, such as a hub or the Pi's network.
 pub(super) fn begin(
     state: &mut State,
     busid: BusId,
@@ -60,7 +61,9 @@ pub(super) fn begin(
     effects: &mut Vec<Effect>,
 ) {
     let Some(device) = state.devices.get_mut(&busid).filter(|device| {
-        device.busy.is_none() && devid.is_none_or(|devid| devid == device.facts.devid)
+        device.busy.is_none()
+            && !matches!(device.facts.verdict, Verdict::Refuse(_))
+            && devid.is_none_or(|devid| devid == device.facts.devid)
     }) else {
         return;
     };

@@ -63,6 +63,8 @@ pub struct State {
     /// Whether a first snapshot of the bus has come.
     pub(super) scanned: bool,
     pub(super) rescan_at: Option<Duration>,
+    /// A rule was made, and the bus has not been read since.
+    pub(super) ruled_unseen: bool,
     pub(super) status_at: Option<Duration>,
     pub(super) recorded: Recorded,
 }
@@ -213,7 +215,7 @@ impl State {
                 coming.insert(busid.clone());
             }
         }
-        let peers = if self.pairing.is_some() {
+        let peers = if self.pairing.is_some() && !self.is_a_stranger() {
             self.addresses.clone()
         } else {
             HashSet::new()
@@ -224,6 +226,18 @@ impl State {
             coming,
             grace: self.grace,
         }
+    }
+
+    /// Whether who answers at the VM's address is not known to be the VM. One that does not answer is
+    /// given its devices: a VM that boots asks for them before it lets the Pi in.
+    fn is_a_stranger(&self) -> bool {
+        matches!(
+            &self.session,
+            Session::Down(Some(failure)) if matches!(
+                failure.kind,
+                vm::FailureKind::HostKeyChanged | vm::FailureKind::HostKeyUnknown
+            )
+        )
     }
 
     /// Whether a device is to be on the VM.

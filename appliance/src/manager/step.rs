@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
     BusId, DevId,
-    line::{self, Answer, Attachment, Request, VmStatus},
+    line::{Answer, Attachment, Request, VmStatus},
 };
 
 use super::{
@@ -73,6 +73,7 @@ fn usb(state: &mut State, change: Change, effects: &mut Vec<Effect>) {
                 present(state, facts);
             }
             state.scanned = true;
+            state.ruled_unseen = false;
         }
         Change::Present(facts) => present(state, facts),
         Change::Gone(busid) => {
@@ -281,9 +282,8 @@ fn replied(state: &mut State, request: Request, answer: Answer, effects: &mut Ve
                     device.fail(now, failure.message, failure.remedy);
                 }
             }
-            if failure.kind == line::FailureKind::Superseded {
-                state.rescan_by(now);
-            }
+            // sysfs may say why: another generation, a reset that failed. The kernel tells of neither.
+            state.rescan_by(now);
             // It may have gone half-way.
             state.ask_status_by(now + RECHECK);
         }
@@ -356,6 +356,10 @@ fn remember_tty(state: &mut State, attachment: &Attachment, effects: &mut Vec<Ef
     });
 }
 
+/// Devices whose names are remembered; twice as many as the history keeps, so that there is room for new
+/// ones in each run.
+const MOST_REMEMBERED: usize = 2000;
+
 /// Change what is remembered of a device, and have it kept if that made a difference.
 fn remember(
     state: &mut State,
@@ -363,6 +367,10 @@ fn remember(
     effects: &mut Vec<Effect>,
     change: impl FnOnce(&mut Remembered),
 ) {
+    // A board can make up another serial number each time.
+    if state.memory.len() >= MOST_REMEMBERED && !state.memory.contains_key(identity) {
+        return;
+    }
     let memory = state
         .memory
         .entry(identity.clone())
@@ -431,6 +439,7 @@ fn obey(state: &mut State, command: Command, effects: &mut Vec<Effect>) {
         Command::Rule(scope, ruling) => {
             keep(state, Keep::Rule(scope, ruling), effects);
             // The facts may have changed since they were read, a disk been mounted for example.
+            state.ruled_unseen = true;
             state.rescan_by(state.now);
             return;
         }

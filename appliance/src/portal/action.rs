@@ -61,6 +61,7 @@ outcomes! {
     Cycled = "cycled", true, "Its port was switched off and on, and it came back. Many hubs cut only the data lines: if the board still hangs, pull its plug.";
     Cycling = "cycling", true, "Its port is being switched off and on.";
     NotCycled = "not-cycled", false, "It was not power-cycled; what is shown here says why.";
+    NeverCycled = "never-cycled", false, "It was not power-cycled: the Pi itself may need it, or other devices hang on it.";
     Named = "named", true, "It has its name.";
     NamedOldHelper = "named-old-helper", true, "It has its name here. vm-helper on the VM is too old to make a link of it: upgrade it.";
     Unnamed = "unnamed", true, "The name is forgotten.";

@@ -20,6 +20,7 @@ use crate::manager::{
     Command, MOST_KEPT, Ruling, Scope, View,
     view::{DeviceState, DeviceView, SessionView},
 };
+use crate::usb::Verdict;
 
 /// How long a person waits for an answer to a click.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -199,6 +200,9 @@ pub(super) async fn cycled(context: &Context, busid: &BusId, devid: DevId) -> Ou
         Err(outcome) => return outcome,
         // A double click follows the first.
         Ok(device) if device.state == DeviceState::Cycling => {}
+        Ok(device) if matches!(device.facts.verdict, Verdict::Refuse(_)) => {
+            return Outcome::NeverCycled;
+        }
         Ok(_) => {
             if !order(context, Command::PowerCycle(busid.clone(), Some(devid))).await {
                 return Outcome::Busy;

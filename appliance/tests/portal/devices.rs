@@ -205,6 +205,16 @@ async fn a_port_that_cannot_be_switched_is_said_honestly() {
 }
 
 #[tokio::test]
+async fn the_port_of_what_the_pi_needs_is_not_switched() {
+    let needed = with(|device| device.facts.verdict = Verdict::Refuse("a network adapter".into()));
+    let mut rig = Rig::new(needed).await;
+    let answer = rig.post_form("/devices/1-1/power-cycle", &[DEVID]).await;
+    let place = answer.header("location").unwrap();
+    assert!(place.contains("outcome=never-cycled"), "{place}");
+    assert!(rig.commands.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn what_is_too_much_is_said_where_it_was_clicked() {
     let mut view = with(|device| device.can_be_held = false);
     let numbered = |n: usize| Scope::Serial(format!("N{n}"));

@@ -126,7 +126,7 @@ async fn a_machine_that_has_the_line_is_paired_once() {
     let page = rig.get("/vm/join").await.body;
     for text in [
         "s=$(curl -fsSL 'http://192.168.1.7:8080/join/",
-        "| sha256sum | grep -q ^",
+        "| sha256sum | grep -q '^",
         "| sudo sh",
         "Waiting for the VM",
         "data-refresh",

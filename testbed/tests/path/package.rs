@@ -52,7 +52,11 @@ fn version(bed: &Bed) -> Result<String, Error> {
 pub fn lifecycle(bed: &Bed) -> Outcome {
     let vm = bed.vm();
     let new = vm.check(&format!("dpkg-deb -f {PACKAGE} Version"))?;
+    bed.session()?;
+    // The kernel keeps 15 characters of a name.
+    vm.wait_until("pgrep -x usb-event-handl")?;
     apt(bed, "purge usbip-vm-helper")?;
+    vm.check("! pgrep -x usb-event-handl")?;
     files(bed, &FILES, false)?;
     files(bed, &SETTINGS, false)?;
     files(

@@ -23,7 +23,9 @@ packages:
 	vm-helper/package/build
 
 # The card's image in dist/, by Buildroot; the first time takes an hour
-image: packages
+image:
+	tools/setup image
+	vm-helper/package/build
 	buildroot/build
 
 setup:

@@ -30,12 +30,25 @@
     history.replaceState(null, "", address);
   }
 
+  // A second click would send a form again, and lose what the first one brings.
+  const sent = new WeakMap();
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented || form.method !== "post") return;
+    const now = performance.now();
+    if (now - (sent.get(form) ?? -Infinity) < 3000) event.preventDefault();
+    else sent.set(form, now);
+  });
+
   // A part of a page that is fetched again until it says that nothing will change any more.
   setInterval(async () => {
     const part = document.querySelector("[data-refresh]");
     if (!part || document.hidden) return;
+    // What somebody is copying is left alone.
+    const buttons = () => [...part.querySelectorAll("button.copy")];
     const page = await fetch(location.pathname).then((answer) => answer.text(), () => "");
     const fresh = new DOMParser().parseFromString(page, "text/html").getElementById(part.id);
+    if (buttons().some((button) => button.textContent !== "Copy")) return;
     if (fresh && !part.isEqualNode(fresh)) part.replaceWith(fresh);
   }, 2000);
 
@@ -60,14 +73,20 @@
 
   // Replace what changed and leave everything else alone, with its focus and selection.
   function sync(old, fresh) {
-    if (old.isEqualNode(fresh)) return;
+    // What was typed stays: a form is as it was when its page was made.
+    if (old.isEqualNode(fresh) || fresh.id === "vm-form") return;
     const keyed = (node) => node.children.length > 0 && [...node.children].every((c) => c.id);
-    if (!keyed(fresh) || (old.children.length > 0 && !keyed(old))) {
+    const other = old.tagName !== fresh.tagName;
+    if (other || !keyed(fresh) || (old.children.length > 0 && !keyed(old))) {
       const focused = old.contains(document.activeElement) && document.activeElement.id;
       old.replaceWith(fresh);
       if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
       return;
     }
+    if (old.hidden !== fresh.hidden) old.hidden = fresh.hidden;
+    // First what goes: what follows it need not be moved, which would take its focus.
+    const wanted = new Set([...fresh.children].map((child) => child.id));
+    for (const child of [...old.children]) if (!wanted.has(child.id)) child.remove();
     const known = new Map([...old.children].map((child) => [child.id, child]));
     let place = old.firstElementChild;
     for (const child of [...fresh.children]) {
@@ -76,12 +95,10 @@
         old.insertBefore(child, place);
         continue;
       }
-      known.delete(child.id);
       if (match === place) place = place.nextElementSibling;
       else old.insertBefore(match, place);
       sync(match, child);
     }
-    for (const gone of known.values()) gone.remove();
   }
 
   function devices(root) {
@@ -129,7 +146,11 @@
     dress(live);
   }
 
+  // Phones also call it a resize when their address bar comes and goes.
+  let width = innerWidth;
   addEventListener("resize", () => {
+    if (innerWidth === width) return;
+    width = innerWidth;
     heights.clear();
     for (const card of live.querySelectorAll("li.card")) card.removeAttribute("style");
   });

@@ -91,7 +91,8 @@ async fn run() -> anyhow::Result<()> {
     let sessions = server.handle();
 
     let mut vm_config = Config::new(hello(first.grace_seconds)?);
-    vm_config.discovery = Discovery::start(PORTAL);
+    let discovery = Discovery::start(system::name(), PORTAL);
+    vm_config.discovery = discovery.clone();
     let (link, vm) = Link::spawn(vm_config.clone());
     let pairer = wiring::pairer(vm_config, &link);
 
@@ -109,7 +110,12 @@ async fn run() -> anyhow::Result<()> {
     let wrong = [access.notice(), first_start::report()];
     let notices = notices(settings.clone(), store.clone(), wrong);
     let mut watchdog = Watchdog::start(Path::new(watchdog::PATH));
-    let tended = system::tend(watchdog.as_mut(), handle.clone(), Arc::clone(&notices));
+    let tended = system::tend(
+        watchdog.as_mut(),
+        handle.clone(),
+        Arc::clone(&notices),
+        move || discovery.name(),
+    );
     let context = portal::Context {
         view: handle.view,
         commands: handle.commands,
@@ -120,7 +126,7 @@ async fn run() -> anyhow::Result<()> {
         notices,
         history: store.clone(),
         log: KernelLog::default(),
-        names: Vec::new(),
+        names: vec![system::name()],
         joins: portal::Joins::default(),
         packages: portal::Packages::new(portal::packages::PATH.into()),
     };
@@ -128,20 +134,12 @@ async fn run() -> anyhow::Result<()> {
     let portal = portal::serve(address, context, std::future::pending());
 
     let settle = link.clone();
-    let follow_settings = async {
-        while settings.changed().await.is_ok() {
-            let now = usable(&settings.borrow_and_update());
-            set_ports(sysfs.clone(), now.fast_enumeration).await;
-            settle.set_grace(now.grace_seconds);
-            graces.send_replace(Duration::from_secs(now.grace_seconds.into()));
-            store.append(changed(&now));
-            tracing::info!(
-                grace_seconds = now.grace_seconds,
-                fast_enumeration = now.fast_enumeration,
-                "new settings"
-            );
-        }
-    };
+    let follow_settings = follow(&mut settings, async |now| {
+        set_ports(sysfs.clone(), now.fast_enumeration).await;
+        settle.set_grace(now.grace_seconds);
+        graces.send_replace(Duration::from_secs(now.grace_seconds.into()));
+        store.append(changed(&now));
+    });
 
     let mut terminate = signal(SignalKind::terminate()).context("failed to watch for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to watch for signals")?;
@@ -192,6 +190,22 @@ fn hello(grace_seconds: u16) -> anyhow::Result<PiHello> {
         boot_id: boot_id.trim().to_owned(),
         grace_seconds,
     })
+}
+
+/// Apply the settings whenever they change.
+async fn follow(
+    settings: &mut watch::Receiver<Result<Settings, Arc<ConfError>>>,
+    apply: impl AsyncFn(Settings),
+) {
+    while settings.changed().await.is_ok() {
+        let now = usable(&settings.borrow_and_update());
+        tracing::info!(
+            grace_seconds = now.grace_seconds,
+            fast_enumeration = now.fast_enumeration,
+            "new settings"
+        );
+        apply(now).await;
+    }
 }
 
 /// The settings to use; wrong ones are said, and the defaults taken.

@@ -147,7 +147,7 @@ async fn pi() {
     // Without an address: what comes later is found as well.
     ip("link set wire0 addrgenmode none");
     ip("link set wire0 up");
-    let discovery = Discovery::start(8080);
+    let discovery = Discovery::start("usbip-pi".into(), 8080);
     stdin.write_all(b"\n").unwrap();
     until("announced");
     ip("addr add 10.77.0.1/24 dev wire0");

@@ -4,7 +4,7 @@
 //! what is plugged in there now. An order is followed for a moment, so that the answer says what came
 //! of it; what takes longer shows itself on the dashboard.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use protocol::{Alias, AliasError, BusId, DevId, line::CAN_ALIAS};
@@ -127,11 +127,11 @@ pub(super) async fn attach(
 }
 
 pub(super) async fn attached(context: &Context, busid: &BusId, devid: DevId) -> Outcome {
-    match shown_for(context, busid, devid) {
+    let before = match shown_for(context, busid, devid) {
         Err(outcome) => return outcome,
         Ok(device) if !device.facts.verdict.exports() => return Outcome::NotExported,
-        Ok(_) => {}
-    }
+        Ok(device) => device.state,
+    };
     match context.view.borrow().session {
         SessionView::NotPaired => return Outcome::NotPaired,
         SessionView::Up { .. } | SessionView::Down { .. } => {}
@@ -143,7 +143,8 @@ pub(super) async fn attached(context: &Context, busid: &BusId, devid: DevId) -> 
         let device = find(view, busid)?;
         match (&device.state, &view.session) {
             (DeviceState::Attached { .. }, _) => Some(Outcome::Attached),
-            (DeviceState::Failed { .. }, _) => Some(Outcome::NotAttached),
+            // Not the failure that this click is about.
+            (DeviceState::Failed { .. }, _) if device.state != before => Some(Outcome::NotAttached),
             (DeviceState::Bound { held: false }, SessionView::Down { .. }) => Some(Outcome::Later),
             _ => None,
         }
@@ -196,6 +197,7 @@ pub(super) async fn power_cycle(
 }
 
 pub(super) async fn cycled(context: &Context, busid: &BusId, devid: DevId) -> Outcome {
+    let mut before = None;
     match shown_for(context, busid, devid) {
         Err(outcome) => return outcome,
         // A double click follows the first.
@@ -203,17 +205,24 @@ pub(super) async fn cycled(context: &Context, busid: &BusId, devid: DevId) -> Ou
         Ok(device) if matches!(device.facts.verdict, Verdict::Refuse(_)) => {
             return Outcome::NeverCycled;
         }
-        Ok(_) => {
+        Ok(device) => {
+            before = device.power_failure;
             if !order(context, Command::PowerCycle(busid.clone(), Some(devid))).await {
                 return Outcome::Busy;
             }
         }
     }
+    let begun = Cell::new(false);
     let came = wait_until(context, CYCLE_PATIENCE, |view| {
         let device = find(view, busid)?;
         match &device.state {
-            DeviceState::Cycling => None,
+            DeviceState::Cycling => {
+                begun.set(true);
+                None
+            }
             _ if device.facts.devid != devid => Some(Outcome::Cycled),
+            // An earlier try's failure is told for a while.
+            _ if !begun.get() && device.power_failure == before => None,
             _ => device.power_failure.as_ref().map(|_| Outcome::NotCycled),
         }
     });
@@ -230,7 +239,13 @@ pub(super) async fn rename(
     let busid = &place.busid;
     let device = match shown_for(&context, busid, naming.devid) {
         Ok(device) => device,
-        Err(outcome) => return answer(&context, &visitor, busid, Some(outcome), None),
+        Err(outcome) => {
+            let typed = Typed {
+                name: naming.name.trim().to_owned(),
+                error: outcome.sentence().to_owned(),
+            };
+            return answer(&context, &visitor, busid, None, Some(&typed));
+        }
     };
     match renamed(&context, &device, &naming.name).await {
         Ok(outcome) => said(place.into_inner(), outcome).on_its_page(),

@@ -112,6 +112,7 @@ pub(super) async fn events(
         seen: form_urlencoded::parse(request.query_string().as_bytes())
             .find(|(name, _)| name == page::SEEN)
             .map(|(_, seen)| seen.into_owned()),
+        notices: (live.context.notices)(),
         next: None,
         _place: place,
     };
@@ -144,6 +145,8 @@ struct Reader {
     session: Digest,
     /// What the page showed when it asked.
     seen: Option<String>,
+    /// What is wrong with the box, of which no view tells.
+    notices: Vec<String>,
     /// When the next event may be sent; none before the first.
     next: Option<Instant>,
     _place: OwnedSemaphorePermit,
@@ -169,7 +172,13 @@ impl Reader {
                     return None;
                 }
                 match changed {
-                    Err(_) => return Some(event("alive", "")),
+                    Err(_) => {
+                        let notices = (self.live.context.notices)();
+                        if notices == self.notices {
+                            return Some(event("alive", ""));
+                        }
+                        self.notices = notices;
+                    }
                     Ok(changed) => changed.ok()?,
                 }
                 sleep_until(next).await;

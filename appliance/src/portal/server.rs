@@ -4,7 +4,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -139,7 +139,7 @@ impl Portal {
     async fn nobody(&self) {
         loop {
             sleep(UNUSED).await;
-            if self.usage.take() == 0 && self.live.readers() == 0 {
+            if self.usage.is_over() && self.live.readers() == 0 {
                 return;
             }
         }
@@ -159,8 +159,13 @@ impl Portal {
                 .wrap(from_fn(guard::host::check))
                 .wrap(guard::headers::headers())
                 .wrap_fn(move |request, service| {
-                    usage.count();
-                    service.call(request)
+                    let request_under_way = usage.begin();
+                    let answer = service.call(request);
+                    async move {
+                        let answer = answer.await;
+                        drop(request_under_way);
+                        answer
+                    }
                 })
         })
         // One is enough for a house, and each costs memory.
@@ -180,17 +185,23 @@ impl Portal {
     }
 }
 
-/// Requests since somebody asked.
+/// Requests since somebody asked, and those that have no answer yet.
 #[derive(Clone, Default)]
-struct Usage(Arc<AtomicU32>);
+struct Usage {
+    begun: Arc<AtomicU32>,
+    under_way: Arc<()>,
+}
 
 impl Usage {
-    fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// Under way until dropped.
+    fn begin(&self) -> Weak<()> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Arc::downgrade(&self.under_way)
     }
 
-    fn take(&self) -> u32 {
-        self.0.swap(0, Ordering::Relaxed)
+    /// Whether nobody has asked since the last time, and nobody waits.
+    fn is_over(&self) -> bool {
+        self.begun.swap(0, Ordering::Relaxed) == 0 && Arc::weak_count(&self.under_way) == 0
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     fs::OpenOptions,
     io::{self, Write as _},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::Arc,
@@ -37,12 +37,13 @@ pub async fn show(
     path: &Path,
     mut view: watch::Receiver<Arc<View>>,
     notices: impl Fn() -> Vec<String>,
+    name: impl Fn() -> Option<String>,
 ) {
     let mut shown = String::new();
     loop {
         let now = screen(
             address(),
-            &name(),
+            name(),
             &view.borrow_and_update().clone(),
             &notices(),
         );
@@ -84,14 +85,12 @@ fn own() -> Option<IpAddr> {
     addresses.find(|address| address.is_ipv4() && !address.is_loopback())
 }
 
-fn name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
-}
-
-fn screen(address: Option<IpAddr>, name: &str, view: &View, notices: &[String]) -> String {
+fn screen(
+    address: Option<IpAddr>,
+    name: Option<String>,
+    view: &View,
+    notices: &[String],
+) -> String {
     let mut text = format!("\r\nusbip-pi {}\r\n", env!("CARGO_PKG_VERSION"));
     let mut line = |label: &str, value: &str| {
         // Writing to a String cannot fail.
@@ -99,7 +98,10 @@ fn screen(address: Option<IpAddr>, name: &str, view: &View, notices: &[String]) 
     };
     match address {
         Some(address) => {
-            let portal = format!("http://{address}:8080 or http://{name}.local:8080");
+            // An IPv6 one is in brackets.
+            let by_address = SocketAddr::new(address, 8080);
+            let by_name = name.map(|name| format!(" or http://{name}:8080"));
+            let portal = format!("http://{by_address}{}", by_name.unwrap_or_default());
             line("portal", &portal);
         }
         None => line("portal", "no network yet: is the cable plugged in?"),
@@ -140,14 +142,14 @@ mod tests {
             devices: Vec::new(),
             vhci_ports: None,
         };
-        let text = screen(None, "usbip-pi", &view, &[]);
+        let text = screen(None, None, &view, &[]);
         assert!(text.contains("no network yet"), "{text}");
         assert!(text.contains("not paired"), "{text}");
 
         let address = Some(IpAddr::from([10, 0, 0, 7]));
         let text = screen(
             address,
-            "bench",
+            Some("bench.local".into()),
             &view,
             &["line 3 is wrong\u{1b}[2J".into()],
         );

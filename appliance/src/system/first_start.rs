@@ -9,7 +9,7 @@ use std::{
     error::Error as _,
     fs::{self, File},
     io::{self, Read as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
@@ -99,8 +99,11 @@ struct Portal {
     password_hash: String,
 }
 
-/// What to write where, below /data.
-type Writes = Vec<(&'static str, u32, String)>;
+/// What to write where, below /data; nothing where a file is to go.
+type Writes = Vec<(&'static str, u32, Option<String>)>;
+
+/// The address that takes a fixed one back.
+const DHCP: &str = "dhcp";
 
 /// Use the file at `path` for the box whose data is in `data`. False when it was used before or there
 /// is none. Blocks for as long as the disk takes.
@@ -116,7 +119,11 @@ pub fn configure(path: &Path, data: &Path) -> Result<bool, FirstStartError> {
     let settings = parse(&text)?;
     let (writes, pairing) = check(settings)?;
     for (name, mode, content) in writes {
-        write(&data.join(name), mode, &content)?;
+        let path = data.join(name);
+        match content {
+            Some(content) => write(&path, mode, &content)?,
+            None => remove(&path)?,
+        }
     }
     if let Some(pairing) = pairing {
         let path = data.join("usbip/vm.conf");
@@ -195,7 +202,7 @@ fn check(settings: Settings) -> Result<(Writes, Option<Pairing>), FirstStartErro
     let mut writes = Vec::new();
     if let Some(hostname) = settings.hostname {
         check_hostname(&hostname).map_err(value("hostname"))?;
-        writes.push(("network/hostname", 0o644, format!("{hostname}\n")));
+        writes.push(("network/hostname", 0o644, Some(format!("{hostname}\n"))));
     }
     if let Some(network) = settings.network {
         writes.push(("network/static", 0o644, check_network(&network)?));
@@ -203,7 +210,7 @@ fn check(settings: Settings) -> Result<(Writes, Option<Pairing>), FirstStartErro
     if let Some(portal) = settings.portal {
         let hash = portal.password_hash.trim();
         check_hash(hash).map_err(value("portal.password_hash"))?;
-        writes.push(("portal/password", 0o600, format!("{hash}\n")));
+        writes.push(("portal/password", 0o600, Some(format!("{hash}\n"))));
     }
     let pairing = settings.vm.map(|vm| {
         vm::conf::check_host(&vm.host).map_err(value("vm.host"))?;
@@ -233,18 +240,36 @@ fn check_hostname(name: &str) -> Result<(), Problem> {
     ))
 }
 
-/// The KEY=VALUE lines that `/etc/network/up` reads.
-fn check_network(network: &Network) -> Result<String, FirstStartError> {
+/// The KEY=VALUE lines that `/etc/network/up` reads; none for DHCP.
+fn check_network(network: &Network) -> Result<Option<String>, FirstStartError> {
+    if network.address.eq_ignore_ascii_case(DHCP) {
+        if network.gateway.is_some() || !network.dns.is_empty() {
+            let problem = Problem::new(
+                "DHCP brings its own gateway and name servers",
+                "the address alone, or a fixed one with them",
+            );
+            return Err(value("network.address")(problem));
+        }
+        return Ok(None);
+    }
     let address = network.address.split_once('/');
     let parsed = address.and_then(|(address, length)| {
-        let address: IpAddr = address.parse().ok()?;
-        let length: u8 = length.parse().ok()?;
-        (address.is_ipv4() && (1..=32).contains(&length)).then_some((address, length))
+        let address: Ipv4Addr = address.parse().ok()?;
+        let length: u32 = length.parse().ok()?;
+        // A network has two addresses that are nobody's.
+        let host = u32::MAX.checked_shr(length).unwrap_or(0);
+        let number = address.to_bits() & host;
+        let is_one = length > 30 || (number != 0 && number != host);
+        let is_usable = is_one && !address.is_loopback() && !address.is_multicast();
+        (is_usable && (1..=32).contains(&length)).then_some((address, length))
     });
     let Some((address, length)) = parsed else {
         let problem = Problem::new(
-            format!("{:?} is no address with a prefix length", network.address),
-            "an address and its prefix length, such as \"192.168.1.50/24\"",
+            format!(
+                "{:?} is no address of a machine with a prefix length",
+                network.address
+            ),
+            "an address and its prefix length, such as \"192.168.1.50/24\", or \"dhcp\"",
         );
         return Err(value("network.address")(problem));
     };
@@ -256,11 +281,18 @@ fn check_network(network: &Network) -> Result<String, FirstStartError> {
         })
     };
     if let Some(gateway) = &network.gateway {
-        lines.extend([
-            "GATEWAY=",
-            &parse("network.gateway", gateway)?.to_string(),
-            "\n",
-        ]);
+        let parsed = parse("network.gateway", gateway)?;
+        let mask = !u32::MAX.checked_shr(length).unwrap_or(0);
+        let is_near = matches!(parsed, IpAddr::V4(gateway) if gateway != address
+            && gateway.to_bits() & mask == address.to_bits() & mask);
+        if !is_near {
+            let problem = Problem::new(
+                format!("{gateway:?} is not on the network of {address}/{length}"),
+                "the router's address on that network",
+            );
+            return Err(value("network.gateway")(problem));
+        }
+        lines.extend(["GATEWAY=", &parsed.to_string(), "\n"]);
     }
     let servers = network
         .dns
@@ -270,7 +302,7 @@ fn check_network(network: &Network) -> Result<String, FirstStartError> {
         .map(|server| server.map(|address| address.to_string()))
         .collect::<Result<_, _>>()?;
     lines.extend(["DNS=", &servers.join(" "), "\n"]);
-    Ok(lines)
+    Ok(Some(lines))
 }
 
 /// An Argon2id hash as `argon2 -e` prints it, of a cost that this box can pay.
@@ -316,6 +348,16 @@ fn make_folder_of(path: &Path) -> Result<(), FirstStartError> {
     })
 }
 
+fn remove(path: &Path) -> Result<(), FirstStartError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FirstStartError::Write {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn write(path: &Path, mode: u32, content: &str) -> Result<(), FirstStartError> {
     make_folder_of(path)?;
     durable::replace(path, content.as_bytes(), mode).map_err(|source| FirstStartError::Write {
@@ -359,13 +401,19 @@ mod tests {
         assert_eq!(read(data, "portal/password"), format!("{HASH}\n"));
         assert_eq!(read(data, "usbip/vm.conf"), "VM_HOST=vm.lab\nVM_USER=dev\n");
 
-        // What is set in the portal afterwards stays.
+        // What was done to it afterwards stays.
         fs::write(data.join("network/hostname"), "other\n").unwrap();
         assert_eq!(use_file(data, &text), Ok(false));
         assert_eq!(read(data, "network/hostname"), "other\n");
         // A changed file counts.
         assert_eq!(use_file(data, "hostname = \"third\""), Ok(true));
         assert_eq!(read(data, "network/hostname"), "third\n");
+        assert!(data.join("network/static").exists());
+        let dhcp = "[network]\naddress = \"dhcp\"";
+        for text in [dhcp, &format!("{dhcp}\n")] {
+            assert_eq!(use_file(data, text), Ok(true));
+            assert!(!data.join("network/static").exists());
+        }
     }
 
     #[test]
@@ -405,6 +453,21 @@ mod tests {
             (
                 "[network]\naddress = \"10.0.0.7/24\"\ngateway = \"x; reboot\"",
                 "network.gateway",
+            ),
+            (
+                "[network]\naddress = \"10.0.0.7/24\"\ngateway = \"10.0.1.1\"",
+                "network.gateway: \"10.0.1.1\" is not on the network of 10.0.0.7/24",
+            ),
+            (
+                "[network]\naddress = \"10.0.0.7/24\"\ngateway = \"fd00::1\"",
+                "network.gateway",
+            ),
+            ("[network]\naddress = \"10.0.0.0/24\"", "network.address"),
+            ("[network]\naddress = \"10.0.0.255/24\"", "network.address"),
+            ("[network]\naddress = \"127.0.0.1/8\"", "network.address"),
+            (
+                "[network]\naddress = \"dhcp\"\ngateway = \"10.0.0.1\"",
+                "network.address: DHCP brings its own",
             ),
             (
                 "[network]\naddress = \"10.0.0.7/24\"\ndns = [\"\"]",

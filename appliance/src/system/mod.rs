@@ -27,12 +27,28 @@ pub use kernel_log::KernelLog;
 pub use settings::Settings;
 pub use watchdog::Watchdog;
 
+/// The box's name when it has none of its own.
+const NAME: &str = "usbip-pi";
+
+/// The box's name, without a domain.
+#[must_use]
+pub fn name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    match name.split('.').next() {
+        // As a kernel has it that was not told, and as a system that was not configured.
+        None | Some("" | "(none)" | "localhost") => NAME.to_owned(),
+        Some(name) => name.to_owned(),
+    }
+}
+
 /// Feeds the watchdog while the manager's loop answers, and keeps the screen up to date. Ends with the
 /// manager.
 pub async fn tend(
     watchdog: Option<&mut Watchdog>,
     manager: manager::Handle,
     notices: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    name: impl Fn() -> Option<String>,
 ) {
     let feed = async {
         match watchdog {
@@ -40,7 +56,8 @@ pub async fn tend(
             None => std::future::pending().await,
         }
     };
-    let screen = console::show(Path::new(console::PATH), manager.view.clone(), || notices());
+    let view = manager.view.clone();
+    let screen = console::show(Path::new(console::PATH), view, || notices(), name);
     tokio::select! {
         () = feed => {}
         () = screen => {}

@@ -205,6 +205,41 @@ async fn a_port_that_cannot_be_switched_is_said_honestly() {
 }
 
 #[tokio::test]
+async fn what_failed_before_the_click_is_not_what_came_of_it() {
+    let failed = |next_try_ms| {
+        with(|device| {
+            device.state = DeviceState::Failed {
+                message: "the tty did not come".into(),
+                remedy: None,
+                next_try_ms,
+            };
+        })
+    };
+    for (after, outcome) in [(with(|_| {}), "=attached"), (failed(9000), "=not-attached")] {
+        let mut rig = Rig::new(failed(4000)).await;
+        let command = Command::Attach(busid(), GENERATION);
+        let (answer, page) = click(&mut rig, "/devices/1-1/attach", &[DEVID], command, after).await;
+        let place = answer.header("location").unwrap();
+        assert!(place.contains(outcome), "{place}: {page}");
+    }
+
+    // A power-cycle that failed a moment ago is told for a minute.
+    let refused = with(|device| device.power_failure = Some("no switches".into()));
+    let mut rig = Rig::new(refused).await;
+    let command = Command::PowerCycle(busid(), GENERATION);
+    let back = with(|device| device.facts.devid = DevId(0x0001_0005));
+    let (_, page) = click(
+        &mut rig,
+        "/devices/1-1/power-cycle",
+        &[DEVID],
+        command,
+        back,
+    )
+    .await;
+    assert!(page.contains("it came back"), "{page}");
+}
+
+#[tokio::test]
 async fn the_port_of_what_the_pi_needs_is_not_switched() {
     let needed = with(|device| device.facts.verdict = Verdict::Refuse("a network adapter".into()));
     let mut rig = Rig::new(needed).await;

@@ -23,12 +23,12 @@ mkdir "$TARGET_DIR/var"
 touch -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}" "$TARGET_DIR/etc/build-time"
 
 # What VMs install, from `make packages`.
+made=${PACKAGES:-$project/target/packages}
 packages=$TARGET_DIR/usr/share/usbip-pi/packages
 rm -rf "$packages"
 mkdir -p "$packages"
 for arch in amd64 arm64; do
-    for package in "$project"/target/packages/usbip-vm-helper[_-]*[_-]"$arch".deb \
-        "$project"/target/packages/usbip-vm-helper[_-]*[_-]"$arch".tar.gz; do
+    for package in "$made"/usbip-vm-helper[_-]*[_-]"$arch".deb "$made"/usbip-vm-helper[_-]*[_-]"$arch".tar.gz; do
         [ -e "$package" ] || {
             echo "post-build: $package is not there; run 'make packages' first" >&2
             exit 1

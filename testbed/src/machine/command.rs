@@ -107,7 +107,7 @@ pub(super) fn arguments(spec: &Spec) -> Vec<String> {
         add("-netdev", nat);
         add(
             "-device",
-            "virtio-net-pci,netdev=nat,mac=52:54:00:09:01:01".to_owned(),
+            "virtio-net-pci,netdev=nat,id=door,mac=52:54:00:09:01:01".to_owned(),
         );
     }
     if spec.usb {

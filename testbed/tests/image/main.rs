@@ -125,7 +125,45 @@ fn a_flashed_card_becomes_a_box_that_keeps_its_word() {
     assert!(record.contains("VM_HOST=10.0.2.77"), "{record}");
     assert!(!pi.check("dmesg").unwrap().contains(TOLD));
     wait_until("the portal", || portal_answers(portal)).unwrap();
+    wait_until("the name on the screen", || {
+        let screen = card.screen().map_err(|error| error.to_string())?;
+        let named = screen.contains("http://10.0.2.15:8080 or http://bench.local:8080");
+        if named { Ok(()) } else { Err(screen) }
+    })
+    .unwrap();
     step("the file put right is used");
+
+    the_cable_may_lead_elsewhere(pi);
+    wait_until("the portal", || portal_answers(portal)).unwrap();
+    step("a lease is asked for anew when the cable was pulled, and the address stays meanwhile");
+}
+
+/// Pulls the cable and plugs it in again.
+fn the_cable_may_lead_elsewhere(pi: &Machine) {
+    let address = "ip -4 addr show dev eth0 | grep -F 10.0.2.15";
+    let client = "pidof udhcpc";
+    let cable = |up: bool| {
+        let to = serde_json::json!({ "name": "door", "up": up });
+        pi.qmp("set_link", &to).unwrap();
+    };
+    pi.wait_until(address).unwrap();
+    let before = pi.check(client).unwrap();
+    cable(false);
+    pi.wait_until("grep -q 0 /sys/class/net/eth0/carrier")
+        .unwrap();
+    // Longer than it is looked at.
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(pi.check(client).unwrap(), before);
+    cable(true);
+    pi.wait_until(&format!(
+        "[ -n \"$({client})\" ] && [ \"$({client})\" != {before} ]"
+    ))
+    .unwrap();
+    for _ in 0..20 {
+        pi.check(address).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+    pi.check("[ ! -e /run/keep-address ]").unwrap();
 }
 
 fn only_data_can_be_written(pi: &Machine) {

@@ -26,8 +26,6 @@ use tokio::{
 
 pub use found::Found;
 
-/// The name that the Pi asks for; on a network that has it already, a number is added.
-pub const NAME: &str = "usbip-pi";
 /// What the VM's package announces.
 const HELPER: &str = "_usbip-vm._tcp.local.";
 /// What many other machines announce.
@@ -66,14 +64,15 @@ struct Shared {
 }
 
 impl Discovery {
-    /// Announces the portal at this port, and looks for VMs when asked to, on the current runtime.
+    /// Announces the portal at this port under this name, without `.local`, and looks for VMs when asked
+    /// to, on the current runtime.
     #[must_use]
-    pub fn start(port: u16) -> Self {
+    pub fn start(name: String, port: u16) -> Self {
         let this = Self::silent();
         let shared = Arc::clone(&this.shared);
         tokio::spawn(async move {
             loop {
-                if let Err(error) = shared.run(port).await {
+                if let Err(error) = shared.run(&name, port).await {
                     tracing::warn!(%error, "multicast DNS does not work; it is tried again in a minute");
                 }
                 shared.name.send_replace(None);
@@ -150,24 +149,29 @@ impl Discovery {
 }
 
 impl Shared {
-    async fn run(&self, port: u16) -> Result<(), mdns_sd::Error> {
+    async fn run(&self, name: &str, port: u16) -> Result<(), mdns_sd::Error> {
         let daemon = ServiceDaemon::new()?;
-        let ended = self.serve(&daemon, port).await;
+        let ended = self.serve(&daemon, name, port).await;
         *self.daemon.lock().await = None;
         // Its thread ends with what it has announced.
         let _ = daemon.shutdown();
         ended
     }
 
-    async fn serve(&self, daemon: &ServiceDaemon, port: u16) -> Result<(), mdns_sd::Error> {
+    async fn serve(
+        &self,
+        daemon: &ServiceDaemon,
+        name: &str,
+        port: u16,
+    ) -> Result<(), mdns_sd::Error> {
         daemon.set_ip_check_interval(INTERFACES)?;
         daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
         let monitor = daemon.monitor()?;
         let properties: &[(&str, &str)] = &[("path", "/")];
-        let host = format!("{NAME}.local.");
-        let portal = ServiceInfo::new(WEB, NAME, &host, "", port, properties)?.enable_addr_auto();
+        let host = format!("{name}.local.");
+        let portal = ServiceInfo::new(WEB, name, &host, "", port, properties)?.enable_addr_auto();
         daemon.register(portal)?;
-        self.name.send_replace(Some(NAME.to_owned()));
+        self.name.send_replace(Some(name.to_owned()));
         *self.daemon.lock().await = Some(daemon.clone());
         loop {
             tokio::select! {

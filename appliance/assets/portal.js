@@ -44,11 +44,11 @@
   setInterval(async () => {
     const part = document.querySelector("[data-refresh]");
     if (!part || document.hidden) return;
-    // What somebody is copying is left alone.
-    const buttons = () => [...part.querySelectorAll("button.copy")];
     const page = await fetch(location.pathname).then((answer) => answer.text(), () => "");
     const fresh = new DOMParser().parseFromString(page, "text/html").getElementById(part.id);
-    if (buttons().some((button) => button.textContent !== "Copy")) return;
+    // What somebody is copying is left alone.
+    const buttons = [...part.querySelectorAll("button.copy")];
+    if (buttons.some((button) => button.textContent !== "Copy")) return;
     if (fresh && !part.isEqualNode(fresh)) part.replaceWith(fresh);
   }, 2000);
 

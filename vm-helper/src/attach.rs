@@ -1,7 +1,6 @@
 //! Attaching and detaching: what the requests do.
 
 use std::{
-    net::IpAddr,
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -397,8 +396,7 @@ impl Vm {
         };
         let record = Record::load(&self.root, port.number, known)?;
         // The same Pi may have been called otherwise.
-        let is_here =
-            |address: IpAddr| address.to_string() == self.server.host || self.server.is_at(address);
+        let is_here = |address| self.server.is_at(address);
         let ours = record.host == self.server.host || record.address.is_some_and(is_here);
         ours.then_some(Held {
             devid: known.or(record.devid)?,

@@ -74,6 +74,15 @@ outcomes! {
 }
 
 impl Outcome {
+    /// Back to the dashboard, which says it at its top.
+    pub(super) fn on_dashboard(self) -> HttpResponse {
+        Said {
+            outcome: self,
+            busid: None,
+        }
+        .on_dashboard()
+    }
+
     fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|one| one.word() == word)
     }
@@ -154,11 +163,7 @@ pub(super) async fn wait_until<T>(
 
 /// `POST /attach-all`
 pub(super) async fn attach_all(context: web::Data<Context>) -> HttpResponse {
-    Said {
-        outcome: attached_all(&context).await,
-        busid: None,
-    }
-    .on_dashboard()
+    attached_all(&context).await.on_dashboard()
 }
 
 /// Have everything attached, also what was held back.

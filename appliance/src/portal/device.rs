@@ -399,11 +399,7 @@ pub(super) async fn forget_name(
     context: web::Data<Context>,
 ) -> HttpResponse {
     let outcome = unnamed(&context, forgotten.into_inner().scope).await;
-    Said {
-        outcome,
-        busid: None,
-    }
-    .on_dashboard()
+    outcome.on_dashboard()
 }
 
 /// Forget a name, whether its device is plugged in or not.
@@ -427,11 +423,7 @@ pub(super) async fn forget_rule(
     context: web::Data<Context>,
 ) -> HttpResponse {
     let outcome = ruled(&context, forgotten.into_inner().scope, None).await;
-    Said {
-        outcome,
-        busid: None,
-    }
-    .on_dashboard()
+    outcome.on_dashboard()
 }
 
 /// `POST /holds/forget`
@@ -440,11 +432,7 @@ pub(super) async fn forget_hold(
     context: web::Data<Context>,
 ) -> HttpResponse {
     let outcome = released(&context, forgotten.into_inner().scope).await;
-    Said {
-        outcome,
-        busid: None,
-    }
-    .on_dashboard()
+    outcome.on_dashboard()
 }
 
 /// Hold a board back no longer, whether it is plugged in or not.

@@ -257,7 +257,7 @@ fn check_network(network: &Network) -> Result<Option<String>, FirstStartError> {
         let address: Ipv4Addr = address.parse().ok()?;
         let length: u32 = length.parse().ok()?;
         // A network has two addresses that are nobody's.
-        let host = u32::MAX.checked_shr(length).unwrap_or(0);
+        let host = host_bits(length);
         let number = address.to_bits() & host;
         let is_one = length > 30 || (number != 0 && number != host);
         let is_usable = is_one && !address.is_loopback() && !address.is_multicast();
@@ -282,9 +282,8 @@ fn check_network(network: &Network) -> Result<Option<String>, FirstStartError> {
     };
     if let Some(gateway) = &network.gateway {
         let parsed = parse("network.gateway", gateway)?;
-        let mask = !u32::MAX.checked_shr(length).unwrap_or(0);
         let is_near = matches!(parsed, IpAddr::V4(gateway) if gateway != address
-            && gateway.to_bits() & mask == address.to_bits() & mask);
+            && (gateway.to_bits() ^ address.to_bits()) & !host_bits(length) == 0);
         if !is_near {
             let problem = Problem::new(
                 format!("{gateway:?} is not on the network of {address}/{length}"),
@@ -303,6 +302,11 @@ fn check_network(network: &Network) -> Result<Option<String>, FirstStartError> {
         .collect::<Result<_, _>>()?;
     lines.extend(["DNS=", &servers.join(" "), "\n"]);
     Ok(Some(lines))
+}
+
+/// The bits of an address that number the machine, for a prefix of this length.
+fn host_bits(length: u32) -> u32 {
+    u32::MAX.checked_shr(length).unwrap_or(0)
 }
 
 /// An Argon2id hash as `argon2 -e` prints it, of a cost that this box can pay.

@@ -79,7 +79,7 @@ async fn run() -> anyhow::Result<()> {
     let exports = Exports {
         peers: [].into(),
         devices: [].into(),
-        coming: [].into(),
+        fresh: [].into(),
         grace,
     };
     let (exports, exported) = watch::channel(exports);

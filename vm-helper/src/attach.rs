@@ -1,7 +1,9 @@
 //! Attaching and detaching: what the requests do.
 
 use std::{
+    collections::BTreeSet,
     os::fd::AsFd,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -118,12 +120,16 @@ impl Vm {
     /// Import a device and give its socket to the kernel, unless that is done already.
     pub fn begin(&self, busid: &BusId, asked: Option<DevId>) -> Result<Begun, Error> {
         let start = Instant::now();
+        // The way to the Pi and back takes as long as looking at what is here.
+        let dialled = self.server.dial();
         let vhci = match Vhci::open(&self.root) {
             Some(vhci) => vhci,
             None => self.prepare()?,
         };
         let _lock = Lock::device(&self.root, busid)?;
-        for held in self.held_of(&vhci, busid)? {
+        let recorded = Record::ports(&self.root);
+        let own = Record::ports_of(&self.root, &recorded, busid);
+        for held in self.held_on(&vhci, &own, busid)? {
             if asked.is_none_or(|asked| asked == held.devid) && !self.is_of_other_boot(&held) {
                 return Ok(Begun {
                     vhci,
@@ -136,7 +142,7 @@ impl Vm {
             // An earlier generation: the Pi has ended it, or will with the import.
             self.release(&vhci, &held)?;
         }
-        let asked_for = self.server.open(self.grace)?.ask(busid)?;
+        let asked_for = self.server.open_dialled(dialled)?.ask(busid, self.grace)?;
         // The Pi takes a moment, in which the port can be made ready: serial boards have no
         // SuperSpeed, and most often it is known which generation comes.
         let mut record = Record {
@@ -146,7 +152,12 @@ impl Vm {
             address: Some(asked_for.peer()),
             pi_boot_id: self.pi_boot_id.clone(),
         };
-        let reserved = self.reserve(&vhci, &record, false, 0)?;
+        // Most often the one it had, or the first that has no record.
+        let guess = (0..).find(|port| own.contains(port) || !recorded.contains(port));
+        let reserved = match ReservedPort::guess(&self.root, &vhci, guess.unwrap_or(0))? {
+            Some(port) => self.recorded(port, &record)?,
+            None => self.reserve(&vhci, &record, false, 0)?,
+        };
         let imported = asked_for.answer()?;
         let device = imported.device.clone();
         if let Some(asked) = asked.filter(|asked| *asked != device.devid) {
@@ -158,7 +169,7 @@ impl Vm {
         }
         if record.devid.is_none() {
             record.devid = Some(device.devid);
-            record.save(&self.root, reserved.number, self.server.port)?;
+            record.save(&self.root, reserved.number)?;
         }
         let import = start.elapsed();
         let port = self.hand_over(&vhci, &imported, reserved, &record)?;
@@ -185,7 +196,11 @@ impl Vm {
         first: u32,
     ) -> Result<ReservedPort, Error> {
         let reserved = ReservedPort::take(&self.root, vhci, is_super, first)?;
-        record.save(&self.root, reserved.number, self.server.port)?;
+        self.recorded(reserved, record)
+    }
+
+    fn recorded(&self, reserved: ReservedPort, record: &Record) -> Result<ReservedPort, Error> {
+        record.save(&self.root, reserved.number)?;
         Ok(reserved)
     }
 
@@ -206,6 +221,10 @@ impl Vm {
             match vhci.attach(port, socket, device.devid, device.speed)? {
                 Attach::Done => {
                     reserved.stays();
+                    // For people who ask the stock tool; the attachment is as good without it.
+                    if let Err(error) = record.save_stock(&self.root, port, self.server.port) {
+                        eprintln!("{}", error.sentence());
+                    }
                     return Ok(port);
                 }
                 // The stock tool knows no lock of ours and rewrites its own record.
@@ -268,6 +287,10 @@ impl Vm {
     }
 
     fn wait_for_ttys(&self, begun: &Begun, local: &BusId) -> Result<Vec<Tty>, Error> {
+        if begun.fresh.is_some() {
+            // The drivers have just begun.
+            thread::sleep(wait::PAUSE);
+        }
         let mut first_seen = None;
         let found = wait::until(TTY_LIMIT, || {
             let lines = device::lines(&self.root, local);
@@ -318,12 +341,14 @@ impl Vm {
         };
         let _lock = Lock::device(&self.root, busid)?;
         let mut detached = false;
-        for held in self.held_of(&vhci, busid)? {
+        let own = Record::ports_of(&self.root, &Record::ports(&self.root), busid);
+        for held in self.held_on(&vhci, &own, busid)? {
             if asked.is_none_or(|asked| asked == held.devid) {
                 self.release(&vhci, &held)?;
                 detached = true;
             }
         }
+        self.forget(&vhci, &own)?;
         Ok(detached)
     }
 
@@ -337,15 +362,15 @@ impl Vm {
         for busid in self.attached()? {
             let _lock = Lock::device(&self.root, &busid)?;
             // Looked up again under the lock: it may have been replaced meanwhile.
-            for mut held in self.held_of(&vhci, &busid)? {
+            let own = Record::ports_of(&self.root, &Record::ports(&self.root), &busid);
+            for mut held in self.held_on(&vhci, &own, &busid)? {
                 if self.is_of_other_boot(&held) {
                     self.release(&vhci, &held)?;
                     cleared.push(busid.clone());
                 } else if held.record.pi_boot_id.is_none() {
                     held.record.pi_boot_id.clone_from(&self.pi_boot_id);
                     held.record.devid = Some(held.devid);
-                    held.record
-                        .save(&self.root, held.port.number, self.server.port)?;
+                    held.record.save(&self.root, held.port.number)?;
                 }
             }
         }
@@ -372,16 +397,34 @@ impl Vm {
         Ok(())
     }
 
+    /// Remove what is recorded of a device on ports that it left by itself: the next plug would look at
+    /// them.
+    fn forget(&self, vhci: &Vhci, ports: &BTreeSet<u32>) -> Result<(), Error> {
+        for number in ports.iter().copied() {
+            let lock = Lock::port(&self.root, number)?;
+            let port = vhci.port(number)?;
+            if lock.is_some() && port.is_none_or(|port| port.state == PortState::Free) {
+                Record::remove(&self.root, number);
+            }
+        }
+        Ok(())
+    }
+
     /// The ports that carry devices of our Pi. Those of other hosts are not ours to see.
     fn held(&self, vhci: &Vhci) -> Result<Vec<Held>, Error> {
         let ports = vhci.ports()?.into_iter();
         Ok(ports.filter_map(|port| self.holding(port)).collect())
     }
 
-    /// Those of them that carry one device. Only the ports that a record names are looked at.
-    fn held_of(&self, vhci: &Vhci, busid: &BusId) -> Result<Vec<Held>, Error> {
+    /// Those of `ports` that carry one device.
+    fn held_on(
+        &self,
+        vhci: &Vhci,
+        ports: &BTreeSet<u32>,
+        busid: &BusId,
+    ) -> Result<Vec<Held>, Error> {
         let mut all = Vec::new();
-        for number in Record::ports_of(&self.root, busid) {
+        for number in ports.iter().copied() {
             let held = vhci.port(number)?.and_then(|port| self.holding(port));
             all.extend(held.filter(|held| held.record.busid == *busid));
         }

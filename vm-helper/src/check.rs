@@ -178,7 +178,7 @@ fn pi(root: &Root) -> Vec<Check> {
     };
     let named = ok("pi_conf", format!("{PI_CONF} names the Pi {}", conf.host));
     let vm = Vm::new(root, &conf);
-    let reached = match vm.server.open(vm.grace).and_then(Secured::devlist) {
+    let reached = match vm.server.open().and_then(Secured::devlist) {
         Ok(devices) => ok(
             "pi",
             format!(

@@ -241,7 +241,7 @@ fn fit_links(root: &Root) -> u8 {
 }
 
 fn list(root: &Root, json: bool) -> u8 {
-    let devices = Vm::load(root).and_then(|vm| vm.server.open(vm.grace)?.devlist());
+    let devices = Vm::load(root).and_then(|vm| vm.server.open()?.devlist());
     match devices {
         Ok(devices) => {
             let mut text = String::new();

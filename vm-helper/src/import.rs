@@ -12,9 +12,10 @@ use protocol::{
     BusId,
     wire::{self, Device, Header, Request, Status, WireError},
 };
-use socket2::{SockRef, TcpKeepalive};
+use rustix::{event::PollFlags, io::Errno};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::{failure::Error, resolve};
+use crate::{failure::Error, resolve, wait};
 
 /// How long connecting may take, all addresses together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -22,6 +23,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const KNOWN_LIMIT: Duration = Duration::from_secs(2);
 /// How long the Pi may think about a request. It may have to end a stale session of ours first.
 const REPLY_LIMIT: Duration = Duration::from_secs(10);
+/// A connection that was begun longer ago than this is begun anew: the Pi waits 2 s for a request.
+const DIALLED_LIMIT: Duration = Duration::from_millis(500);
 /// Keepalive probes before a silent peer counts as dead.
 const PROBES: u32 = 4;
 
@@ -34,6 +37,13 @@ pub struct Server {
     pub port: u16,
     /// The address that answered last: a name costs a program to look up, on each plug.
     answered: Arc<Mutex<Option<IpAddr>>>,
+}
+
+/// A connection that may be on its way already.
+#[derive(Debug)]
+pub struct Dialled {
+    socket: Option<Socket>,
+    since: Instant,
 }
 
 /// A connection on which the import may be spoken. A layer of its own between connecting and
@@ -79,8 +89,18 @@ impl Server {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connect, with the options that stay in force after the kernel took the socket over.
-    pub fn connect(&self, grace: Duration) -> Result<TcpStream, Error> {
+    /// Begin to connect to the address that answered last, if there is one. Does not wait.
+    #[must_use]
+    pub fn dial(&self) -> Dialled {
+        let known = *self.answered();
+        let place = known.map(|address| SocketAddr::new(address, self.port));
+        Dialled {
+            socket: place.and_then(|place| begin(place).ok()),
+            since: Instant::now(),
+        }
+    }
+
+    fn connect(&self, dialled: Dialled) -> Result<TcpStream, Error> {
         let start = Instant::now();
         let failed = |source: io::Error| match source.kind() {
             // It had answered, and then would have none of us: one that is closed refuses instead
@@ -96,11 +116,13 @@ impl Server {
                 source,
             },
         };
-        let known = *self.answered();
-        if let Some(address) = known {
-            let place = SocketAddr::new(address, self.port);
-            if let Ok(stream) = TcpStream::connect_timeout(&place, KNOWN_LIMIT) {
-                set_options(&stream, grace).map_err(failed)?;
+        let dialled = if dialled.since.elapsed() < DIALLED_LIMIT {
+            dialled
+        } else {
+            self.dial()
+        };
+        if let Some(socket) = dialled.socket {
+            if let Ok(stream) = established(socket) {
                 return Ok(stream);
             }
             // It may have moved: ask anew.
@@ -116,7 +138,6 @@ impl Server {
             match TcpStream::connect_timeout(&SocketAddr::new(address, self.port), left) {
                 Ok(stream) => {
                     *self.answered() = Some(address);
-                    set_options(&stream, grace).map_err(failed)?;
                     return Ok(stream);
                 }
                 Err(error) => last = error,
@@ -126,8 +147,13 @@ impl Server {
     }
 
     /// Connect and agree on how to speak: in the clear, as the stock tools do.
-    pub fn open(&self, grace: Duration) -> Result<Secured, Error> {
-        Secured::plain(self.connect(grace)?, &self.host)
+    pub fn open(&self) -> Result<Secured, Error> {
+        self.open_dialled(self.dial())
+    }
+
+    /// The same on a connection that was begun before.
+    pub fn open_dialled(&self, dialled: Dialled) -> Result<Secured, Error> {
+        Secured::plain(self.connect(dialled)?, &self.host)
     }
 
     /// Whether this is an address of the host.
@@ -154,6 +180,27 @@ impl Server {
         socket.connect((peer, self.port)).ok()?;
         Some(socket.local_addr().ok()?.ip())
     }
+}
+
+fn begin(place: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(place), kind, Some(Protocol::TCP))?;
+    match socket.connect(&place.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// Wait until the connection is there.
+fn established(socket: Socket) -> io::Result<TcpStream> {
+    if !wait::ready(&socket, PollFlags::OUT, KNOWN_LIMIT)? {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
 }
 
 /// A dead peer is noticed within the grace time: by the keepalive when idle, by the user timeout
@@ -219,10 +266,13 @@ impl Secured {
         Ok(devices)
     }
 
-    /// Ask for one device.
-    pub fn ask(mut self, busid: &BusId) -> Result<Asked, Error> {
+    /// Ask for one device, on a connection that gets the options which stay in force after the kernel
+    /// took it over.
+    pub fn ask(mut self, busid: &BusId, grace: Duration) -> Result<Asked, Error> {
         let mut talk = Talk::start(&mut self.stream, &self.host, &import_of(busid));
         talk.send(&Request::Import(busid.clone()))?;
+        // While the Pi thinks.
+        set_options(talk.stream, grace).map_err(|source| talk.failed(source))?;
         Ok(Asked {
             secured: self,
             busid: busid.clone(),
@@ -351,7 +401,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server::new("127.0.0.1", listener.local_addr().unwrap().port());
         for seconds in [5, 30, 300] {
-            let stream = server.connect(Duration::from_secs(seconds)).unwrap();
+            let asked = server.open().unwrap();
+            let asked = asked.ask(&"1-1".parse().unwrap(), Duration::from_secs(seconds));
+            let stream = asked.unwrap().secured.stream;
             let socket = SockRef::from(&stream);
             assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
             assert_eq!(
@@ -374,7 +426,7 @@ mod tests {
             .unwrap()
             .port();
         let server = Server::new("127.0.0.1", port);
-        let error = server.open(Duration::from_secs(5)).unwrap_err();
+        let error = server.open().unwrap_err();
         assert!(
             error.sentence().contains(&format!("127.0.0.1 port {port}")),
             "{}",

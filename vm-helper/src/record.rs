@@ -39,23 +39,27 @@ impl Record {
         Self::load_own(root, port, devid).or_else(|| Self::load_stock(root, port, devid))
     }
 
-    /// The ports whose records are about this busid, true or not. Costs less than asking the kernel
-    /// about all of them.
+    /// The ports that have a record, true or not. Costs less than asking the kernel about all of them.
     #[must_use]
-    pub fn ports_of(root: &Root, busid: &BusId) -> BTreeSet<u32> {
+    pub fn ports(root: &Root) -> BTreeSet<u32> {
         let names = [RUN_DIR, STOCK_DIR].map(|dir| names_in(&root.path(dir)));
         let recorded = names.iter().flatten();
-        let mut ports: BTreeSet<u32> = recorded
+        recorded
             .filter_map(|name| name.strip_prefix("port")?.parse().ok())
-            .collect();
-        ports.retain(|port| {
+            .collect()
+    }
+
+    /// Those of them whose records are about this busid.
+    #[must_use]
+    pub fn ports_of(root: &Root, recorded: &BTreeSet<u32>, busid: &BusId) -> BTreeSet<u32> {
+        let is_of = |port: &u32| {
             let own = Self::load_own(root, *port, None);
             own.is_some_and(|record| record.busid == *busid)
                 || root
                     .read(&stock_path(*port))
                     .is_ok_and(|text| text.split_ascii_whitespace().nth(2) == Some(busid.as_str()))
-        });
-        ports
+        };
+        recorded.iter().copied().filter(is_of).collect()
     }
 
     fn load_own(root: &Root, port: u32, devid: Option<DevId>) -> Option<Self> {
@@ -81,11 +85,15 @@ impl Record {
         })
     }
 
-    /// Write the record, and the one that `usbip port` reads.
-    pub fn save(&self, root: &Root, port: u32, tcp_port: u16) -> Result<(), Error> {
+    /// Write the record.
+    pub fn save(&self, root: &Root, port: u32) -> Result<(), Error> {
         // A record is plain data that always has a JSON form; an empty one would read as none.
         let text = serde_json::to_string(self).unwrap_or_default();
-        replace_file(&root.path(&own_path(port)), &text)?;
+        replace_file(&root.path(&own_path(port)), &text)
+    }
+
+    /// Write the one that `usbip port` reads.
+    pub fn save_stock(&self, root: &Root, port: u32, tcp_port: u16) -> Result<(), Error> {
         replace_file(
             &root.path(&stock_path(port)),
             &format!("{} {tcp_port} {}\n", self.host, self.busid),
@@ -126,13 +134,16 @@ mod tests {
     fn a_record_is_ignored_once_its_devid_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path());
-        record().save(&root, 2, 3240).unwrap();
+        record().save(&root, 2).unwrap();
+        record().save_stock(&root, 2, 3240).unwrap();
         assert_eq!(
             Record::load(&root, 2, Some(DevId(0x0001_0004))),
             Some(record())
         );
         assert_eq!(Record::load(&root, 2, None), Some(record()));
-        assert_eq!(Record::ports_of(&root, &record().busid), [2].into());
+        assert_eq!(Record::ports(&root), [2].into());
+        let of = Record::ports_of(&root, &[1, 2].into(), &record().busid);
+        assert_eq!(of, [2].into());
         assert_eq!(
             fs::read_to_string(root.path("/var/run/vhci_hcd/port2")).unwrap(),
             "pi.local 3240 1-1.1\n"
@@ -151,7 +162,8 @@ mod tests {
         fs::write(root.path(&stock_path(0)), "192.168.1.50 3240 1-1.3\n").unwrap();
         let found = Record::load(&root, 0, Some(DevId(0x0001_0009))).unwrap();
         assert_eq!(found.busid.as_str(), "1-1.3");
-        let ports = |busid: &str| Record::ports_of(&root, &busid.parse().unwrap());
+        assert_eq!(Record::ports(&root), [0].into());
+        let ports = |busid: &str| Record::ports_of(&root, &[0].into(), &busid.parse().unwrap());
         assert_eq!((ports("1-1.3"), ports("1-1")), ([0].into(), [].into()));
         assert_eq!(found.address, Some([192, 168, 1, 50].into()));
     }

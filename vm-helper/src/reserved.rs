@@ -19,6 +19,25 @@ pub(crate) struct ReservedPort {
 }
 
 impl ReservedPort {
+    /// This one, if it is for what is not SuperSpeed and free: with its lock in hand one look is enough.
+    pub(crate) fn guess(root: &Root, vhci: &Vhci, number: u32) -> Result<Option<Self>, Error> {
+        let Some(lock) = Lock::port(root, number)? else {
+            return Ok(None);
+        };
+        let found = vhci.port(number)?;
+        let free = found.is_some_and(|port| !port.is_super && port.state == PortState::Free);
+        Ok(free.then(|| Self::locked(root, number, lock)))
+    }
+
+    fn locked(root: &Root, number: u32, lock: Lock) -> Self {
+        Self {
+            number,
+            root: root.clone(),
+            stays: false,
+            _lock: lock,
+        }
+    }
+
     /// The lowest free port from `first` on, so that names stay the same.
     pub(crate) fn take(
         root: &Root,
@@ -42,12 +61,7 @@ impl ReservedPort {
                 // Who had the lock a moment ago may have attached.
                 let now = vhci.port(port.number)?;
                 if now.is_some_and(|port| port.state == PortState::Free) {
-                    return Ok(Self {
-                        number: port.number,
-                        root: root.clone(),
-                        stays: false,
-                        _lock: lock,
-                    });
+                    return Ok(Self::locked(root, port.number, lock));
                 }
             }
         }

@@ -97,13 +97,21 @@ pub(crate) fn replace_file(path: &Path, content: &str) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     };
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(failed)?;
-    }
     // One name per process and file: two threads never write the same record, see the locks.
     let temporary = path.with_extension(format!("new-{}", std::process::id()));
-    fs::write(&temporary, content).map_err(failed)?;
+    with_dir(path, || fs::write(&temporary, content)).map_err(failed)?;
     fs::rename(&temporary, path).map_err(failed)
+}
+
+/// Make a file, and where that fails its directory first: it is there but for the first time.
+pub(crate) fn with_dir<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match (make(), path.parent()) {
+        (Err(error), Some(dir)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(dir)?;
+            make()
+        }
+        (made, _) => made,
+    }
 }
 
 /// The names in a directory, sorted; none when it cannot be read.

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use protocol::line::{Answer, CAN_ALIAS, MAX_LINE, PROTOCOL, PiHello, Reply, Request, VmHello};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use crate::{
     attach::Vm,
@@ -21,6 +21,7 @@ use crate::{
     failure::Error,
     handler, journal, module,
     presence::{PiState, Presence},
+    wait,
     workers::{Workers, spawn},
 };
 
@@ -160,7 +161,12 @@ impl Session {
                 note(&self.vm, PiState::Silent);
                 continue;
             }
-            if !readable(&input, left)? {
+            let readable = wait::ready(&input, PollFlags::IN, left);
+            let readable = readable.map_err(|source| Error::Read {
+                path: "/dev/stdin".into(),
+                source,
+            })?;
+            if !readable {
                 continue;
             }
             let mut bytes = [0; 4096];
@@ -260,22 +266,6 @@ fn send(replies: &SyncSender<Reply>, re: Option<String>, answer: Answer) -> bool
     match replies.try_send(Reply { re, answer }) {
         Ok(()) => true,
         Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-    }
-}
-
-fn readable(input: &File, limit: Duration) -> Result<bool, Error> {
-    let mut fds = [PollFd::from_borrowed_fd(input.as_fd(), PollFlags::IN)];
-    let limit = Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
-    match poll(&mut fds, Some(&limit)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(errno) => Err(Error::Read {
-            path: "/dev/stdin".into(),
-            source: errno.into(),
-        }),
     }
 }
 

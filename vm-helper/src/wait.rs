@@ -1,17 +1,19 @@
-//! Waiting for a state of the kernel's files, which raise no events of their own.
+//! Waiting: for a descriptor, and for a state of the kernel's files, which raise no events of their own.
 
 use std::{
+    io,
+    os::fd::AsFd,
     thread,
     time::{Duration, Instant},
 };
 
-/// How often to look while the state is expected any moment. The drivers and udev work meanwhile,
-/// and looking takes up to 100 µs from them.
-const EAGER: Duration = Duration::from_millis(15);
-/// How often to look once the usual time is over.
-const PATIENT: Duration = Duration::from_millis(25);
-/// What counts as the usual time.
-const USUAL: Duration = Duration::from_secs(2);
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+/// How often to look. The drivers and udev work meanwhile, and looking takes up to 100 µs from them.
+pub(crate) const PAUSE: Duration = Duration::from_millis(25);
 
 /// Look until there is something to see or an error; none when the time is over.
 pub(crate) fn until<T, E>(
@@ -23,10 +25,23 @@ pub(crate) fn until<T, E>(
         if let Some(seen) = look()? {
             return Ok(Some(seen));
         }
-        let waited = start.elapsed();
-        if waited >= limit {
+        if start.elapsed() >= limit {
             return Ok(None);
         }
-        thread::sleep(if waited < USUAL { EAGER } else { PATIENT });
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Wait until a descriptor can be used, or has failed; false when the time is over, or a signal came.
+pub(crate) fn ready(what: impl AsFd, how: PollFlags, limit: Duration) -> io::Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(what.as_fd(), how)];
+    let limit = Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    match poll(&mut fds, Some(&limit)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,5 +1,5 @@
-//! Threads for the requests of a session. Two wait for the next one: a plug has no time for starting
-//! a thread.
+//! Threads for the requests of a session. One waits for the next one: a plug has no time for starting
+//! a thread. A second would wake with it, to wait in its place.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use std::{
 use crate::failure::Error;
 
 /// Threads that wait; more end when they are done.
-const SPARE: usize = 2;
+const SPARE: usize = 1;
 /// Bytes of stack; the default is eight times as much.
 const STACK: usize = 256 * 1024;
 
@@ -94,7 +94,7 @@ mod tests {
     use std::{sync::Barrier, time::Duration};
 
     #[test]
-    fn many_run_at_once_and_two_wait_for_more() {
+    fn many_run_at_once_and_one_waits_for_more() {
         let workers = Workers::new(8);
         let (done, results) = mpsc::channel();
         for round in 0..3 {

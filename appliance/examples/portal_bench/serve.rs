@@ -199,7 +199,7 @@ async fn serve(dir: &Path) {
     let (exports, _exported) = watch::channel(Exports {
         peers: [].into(),
         devices: [].into(),
-        coming: [].into(),
+        fresh: [].into(),
         grace,
     });
     let (_graces, grace) = watch::channel(grace);

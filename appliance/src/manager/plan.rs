@@ -212,6 +212,7 @@ mod tests {
     use super::super::{Effect, Identity, Input, Remembered, State, step, view::DeviceState};
     use crate::{
         usb::{Change, StubStatus, UsbDevice, Verdict},
+        usbipd::{self, RefusedImport},
         vm::{Event, Pairing},
     };
 
@@ -333,7 +334,7 @@ mod tests {
         assert!(orders.contains(&bind), "{orders:?}");
         assert_eq!(connected(&orders), ["1-1"]);
         let exports = state.exports();
-        assert!(exports.coming.contains(&device.busid), "{exports:?}");
+        assert!(exports.fresh.contains_key(&device.busid), "{exports:?}");
 
         // It cannot be bound: that is what is shown, not that the VM did not get it.
         let failed = Err("no such driver".to_owned());
@@ -353,12 +354,45 @@ mod tests {
             (state, orders) = step(state, Duration::from_millis(2), input);
         }
         assert_eq!(connected(&orders), [""; 0]);
-        assert!(!state.exports().coming.contains(&device.busid));
+        assert!(!state.exports().fresh.contains_key(&device.busid));
         let state = &state.view().devices[0].state;
         let DeviceState::Failed { message, .. } = state else {
             panic!("{state:?}");
         };
         assert_eq!(message, "no such driver");
+    }
+
+    #[test]
+    fn a_new_device_can_be_had_at_once_until_somebody_has_had_it() {
+        let mut device = device("1-1", 2);
+        device.stub = None;
+        let (busid, devid) = (device.busid.clone(), device.devid);
+        let mut inputs = paired(&[], &[]);
+        inputs.push(Input::Usb(Change::Present(device)));
+        inputs.push(Input::Bound(busid.clone(), devid, Ok(())));
+        let now = Duration::from_millis(1);
+        let mut bound = State::new(Duration::from_secs(30));
+        for input in inputs {
+            (bound, _) = step(bound, now, input);
+        }
+        let is_exported = |state: &State| {
+            let exports = state.exports();
+            let fresh = exports.fresh.contains_key(&busid);
+            (exports.devices.contains_key(&busid), fresh)
+        };
+        assert_eq!(is_exported(&bound), (true, true));
+
+        // Or could not get it, although it should have been free.
+        let peer = "10.9.0.2".parse().unwrap();
+        let reason = RefusedImport::Kernel(busid.clone(), "it failed".to_owned());
+        let busid = busid.clone();
+        for event in [
+            usbipd::Event::Refused { peer, reason },
+            usbipd::Event::Imported { busid, devid, peer },
+        ] {
+            let (state, _) = step(bound.clone(), now, Input::Usbipd(event));
+            assert_eq!(is_exported(&state), (true, false));
+        }
     }
 
     #[test]
@@ -402,7 +436,7 @@ mod tests {
                 inputs.push((millis, Input::Tick));
                 if at == Some(millis) {
                     let (busid, devid) = (devices[0].busid.clone(), devices[0].devid);
-                    let event = crate::usbipd::Event::HungUp { busid, devid };
+                    let event = usbipd::Event::HungUp { busid, devid };
                     inputs.push((millis, Input::Usbipd(event)));
                 }
             }

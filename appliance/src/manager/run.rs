@@ -15,7 +15,7 @@ use protocol::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -42,6 +42,9 @@ const POWER_LIMIT: Duration = Duration::from_secs(30);
 /// What happened is shown this much later, and what follows with it: first things first, while a
 /// device is on its way to the VM. What a person asked for is shown at once.
 const SHOW: Duration = Duration::from_millis(20);
+/// How much later a device is bound of which the VM is told: both take a small processor some
+/// milliseconds, and the VM's kernel leaves it alone for 100 ms (see `usbipd::Exports::fresh`).
+const HEAD_START: Duration = Duration::from_millis(20);
 const COMMAND_QUEUE: usize = 32;
 /// Results of orders; more than there can be devices on a bus.
 const RESULT_QUEUE: usize = 256;
@@ -267,9 +270,15 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
             }
             changed
         });
+        let tells = |effect: &Effect| matches!(effect, Effect::Send(Request::Connect(..)));
+        let bind_after = if effects.iter().any(tells) {
+            HEAD_START
+        } else {
+            Duration::ZERO
+        };
         for effect in effects {
             tracing::debug!(?effect, "ordered");
-            self.carry_out(effect);
+            self.carry_out(effect, bind_after);
         }
     }
 
@@ -285,7 +294,7 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
         });
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    fn carry_out(&mut self, effect: Effect, bind_after: Duration) {
         match effect {
             Effect::Rescan => self.usb.rescan(),
             Effect::Sweep => {
@@ -293,13 +302,13 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
                 tokio::task::spawn_blocking(move || usb.sweep());
             }
             Effect::Bind(busid, devid) => {
-                self.act(busid, devid, U::bind, Input::Bound);
+                self.act(busid, devid, bind_after, U::bind, Input::Bound);
             }
             Effect::Rebind(busid, devid) => {
-                self.act(busid, devid, U::rebind, Input::Bound);
+                self.act(busid, devid, Duration::ZERO, U::rebind, Input::Bound);
             }
             Effect::Unbind(busid, devid) => {
-                self.act(busid, devid, U::unbind, Input::Unbound);
+                self.act(busid, devid, Duration::ZERO, U::unbind, Input::Unbound);
             }
             Effect::EndSession(busid, devid) => {
                 let (sessions, results) = (Arc::clone(&self.sessions), self.results.0.clone());
@@ -351,15 +360,24 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
         &self,
         busid: BusId,
         devid: DevId,
+        after: Duration,
         act: impl FnOnce(&U, &BusId, DevId) -> Result<(), String> + Send + 'static,
         done: fn(BusId, DevId, Result<(), String>) -> Input,
     ) {
         let (usb, results) = (Arc::clone(&self.usb), self.results.0.clone());
-        tokio::task::spawn_blocking(move || {
+        let work = move || {
             let result = act(&usb, &busid, devid);
             // Nobody hears it only when the appliance ends.
             let _ = results.blocking_send(done(busid, devid, result));
-        });
+        };
+        if after.is_zero() {
+            tokio::task::spawn_blocking(work);
+        } else {
+            tokio::spawn(async move {
+                sleep(after).await;
+                tokio::task::spawn_blocking(work);
+            });
+        }
     }
 }
 

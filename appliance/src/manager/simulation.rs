@@ -117,6 +117,8 @@ enum Event {
     Carry(Effect),
     /// The VM's end of an import is attached.
     VmAttach(Attached, Option<Request>),
+    /// The server looks whether it can hand over what it has granted.
+    HandOver(Attached),
     SessionUp,
     SessionDown,
     BootAttach,
@@ -152,6 +154,8 @@ struct World {
     devnum: u16,
     next_conn: Conn,
     vm_ports: Vec<Attached>,
+    /// Imports that were granted while the device was being bound.
+    granted: BTreeMap<BusId, Conn>,
     /// When each connection was made.
     births: BTreeMap<Conn, u64>,
     vm_boot: u32,
@@ -199,6 +203,7 @@ impl World {
             devnum: 1,
             next_conn: 0,
             vm_ports: Vec::new(),
+            granted: BTreeMap::new(),
             births: BTreeMap::new(),
             vm_boot: 1,
             unpaired: None,
@@ -254,6 +259,11 @@ impl World {
         self.state = State::new(Duration::from_millis(GRACE));
         self.fifo = [self.now; 3];
         self.history.clear();
+        for conn in std::mem::take(&mut self.granted).into_values() {
+            if !self.cut {
+                self.vm_ports.retain(|port| port.conn != conn);
+            }
+        }
         let memory = self.memory.values().cloned().collect();
         self.input(Input::Recalled(memory));
         self.input(Input::Kept(self.keeps.clone()));
@@ -592,6 +602,7 @@ impl World {
                 self.input(Input::Vm(vm::Event::Down(lost())));
             }
             Event::PairingBegins => self.pairing_begins(),
+            Event::HandOver(attached) if this_process => self.hand_over(attached),
             Event::VmAttach(attached, request) => self.vm_attached(&attached, request, epochs),
             Event::BootAttach => {
                 for busid in self.state.exports().devices.into_keys() {
@@ -616,7 +627,7 @@ impl World {
         }
         self.session = true;
         // What the helper does with the Pi's greeting: dead ports of an earlier boot go.
-        let live: BTreeSet<Conn> = self.plugged.values().filter_map(|p| p.conn).collect();
+        let live = self.live();
         self.vm_ports.retain(|port| live.contains(&port.conn));
         let address = "10.9.0.2".parse().unwrap();
         let hello = VmHello {
@@ -639,8 +650,14 @@ impl World {
             }
         }
         // Resets reach whoever still holds an end of a dead connection.
-        let live: BTreeSet<Conn> = self.plugged.values().filter_map(|p| p.conn).collect();
+        let live = self.live();
         self.vm_ports.retain(|port| live.contains(&port.conn));
+    }
+
+    /// The connections of which the Pi has an end.
+    fn live(&self) -> BTreeSet<Conn> {
+        let handed_over = self.plugged.values().filter_map(|p| p.conn);
+        handed_over.chain(self.granted.values().copied()).collect()
     }
 
     fn works(&self, busid: &BusId, devid: DevId) -> bool {
@@ -764,12 +781,7 @@ impl World {
             }
             Request::Connect(ref busid, _) => {
                 let busid = busid.clone();
-                if self.state.exports().coming.contains(&busid) {
-                    // The server waits until it is bound.
-                    self.at(5, Event::Carry(Effect::Send(request)));
-                } else {
-                    self.import(&busid, Some(request));
-                }
+                self.import(&busid, Some(request));
             }
             Request::Disconnect(ref busid, devid) => {
                 let devid = devid.unwrap();
@@ -828,6 +840,24 @@ impl World {
             self.pi_hangs_up(busid);
         }
         let exports = self.state.exports();
+        if let Some(device) = exports.fresh.get(busid)
+            && wanted.is_none_or(|wanted| wanted == device.devid)
+            && !exports.peers.is_empty()
+            && !self.granted.contains_key(busid)
+        {
+            self.next_conn += 1;
+            let attached = Attached {
+                busid: busid.clone(),
+                devid: device.devid,
+                conn: self.next_conn,
+            };
+            self.births.insert(self.next_conn, self.now);
+            self.granted.insert(busid.clone(), self.next_conn);
+            let delay = self.random(1..40);
+            self.at(delay, Event::VmAttach(attached.clone(), request));
+            self.at(0, Event::HandOver(attached));
+            return;
+        }
         let exported = exports.devices.contains_key(busid) && !exports.peers.is_empty();
         let free = self
             .plugged
@@ -869,11 +899,36 @@ impl World {
         }
     }
 
+    /// Hand over what was granted, wait a little longer for it, or reset the connection.
+    fn hand_over(&mut self, attached: Attached) {
+        let busid = &attached.busid;
+        let exports = self.state.exports();
+        if exports.fresh.contains_key(busid) && !exports.devices.contains_key(busid) {
+            self.at(5, Event::HandOver(attached));
+            return;
+        }
+        self.granted.remove(busid);
+        let free = self.plugged.get_mut(busid).filter(|p| {
+            p.devid == attached.devid
+                && p.bound
+                && p.conn.is_none()
+                && exports.devices.contains_key(busid)
+        });
+        if let Some(plugged) = free {
+            plugged.conn = Some(attached.conn);
+            let peer = "10.9.0.2".parse().unwrap();
+            self.tell_usbipd(usbipd::Event::Imported {
+                busid: busid.clone(),
+                devid: attached.devid,
+                peer,
+            });
+        } else {
+            self.vm_hangs_up(attached.conn);
+        }
+    }
+
     fn vm_attached(&mut self, attached: &Attached, request: Option<Request>, epochs: Epochs) {
-        let live = self
-            .plugged
-            .get(&attached.busid)
-            .is_some_and(|p| p.conn == Some(attached.conn));
+        let live = self.live().contains(&attached.conn);
         if live {
             self.vm_ports.push(attached.clone());
         }

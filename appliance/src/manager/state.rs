@@ -1,7 +1,7 @@
 //! What the manager knows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     net::IpAddr,
     time::Duration,
 };
@@ -104,6 +104,8 @@ pub struct Device {
     pub(super) hold_off: Duration,
     /// Since when sysfs contradicts what we were told; believed when it still does a moment later.
     pub(super) doubted: Option<Duration>,
+    /// Bound by this process, and not imported since: whoever asks for it can have it.
+    pub(super) fresh: bool,
     /// Imported by a VM that is no longer the paired one.
     pub(super) abandoned: bool,
     pub(super) failure: Option<Failure>,
@@ -205,14 +207,18 @@ impl State {
     #[must_use]
     pub fn exports(&self) -> Exports {
         let mut devices = BTreeMap::new();
-        let mut coming = BTreeSet::new();
+        let mut fresh = BTreeMap::new();
         for (busid, device) in &self.devices {
-            if device.facts.is_bound() && device.busy.is_none() {
-                if self.is_wanted(device) {
-                    devices.insert(busid.clone(), device.facts.on_the_wire());
-                }
-            } else if device.is_being_bound() && self.is_wanted(device) {
-                coming.insert(busid.clone());
+            let bound = device.facts.is_bound() && device.busy.is_none();
+            let is_fresh = device.is_being_bound() || bound && device.fresh && !device.is_used();
+            if !(bound || is_fresh) || !self.is_wanted(device) {
+                continue;
+            }
+            if is_fresh {
+                fresh.insert(busid.clone(), device.facts.on_the_wire());
+            }
+            if bound {
+                devices.insert(busid.clone(), device.facts.on_the_wire());
             }
         }
         let peers = if self.pairing.is_some() && !self.is_a_stranger() {
@@ -223,7 +229,7 @@ impl State {
         Exports {
             peers,
             devices,
-            coming,
+            fresh,
             grace: self.grace,
         }
     }
@@ -319,6 +325,7 @@ impl Device {
             read: now,
             hold_off: Duration::ZERO,
             doubted: None,
+            fresh: false,
             abandoned: false,
             failure: None,
             plug_to_tty: None,

@@ -12,12 +12,12 @@ use super::{
     input::{Command, Effect, Input},
     kept::{Keep, Scope},
     naming, plan, power, record,
-    state::{Device, HANG_UP_OR_UNPLUG, NEWER, RECHECK, Session, State, VmPort},
+    state::{Act, Device, HANG_UP_OR_UNPLUG, NEWER, RECHECK, Session, State, VmPort},
 };
 use crate::{
     history::{Event, Kind},
     usb::{Change, StubStatus, UsbDevice},
-    usbipd,
+    usbipd::{self, RefusedImport},
     vm::{self, Pairing},
 };
 
@@ -145,10 +145,11 @@ fn act_done(
     else {
         return;
     };
-    device.busy = None;
+    let was = device.busy.take();
     device.changed = Some(now);
     match result {
         Ok(()) => {
+            device.fresh = was == Some(Act::Binding);
             device.failure = None;
             device.doubted = None;
             device.abandoned = false;
@@ -168,6 +169,11 @@ fn usbipd(state: &mut State, event: usbipd::Event, effects: &mut Vec<Effect>) {
         usbipd::Event::Imported { busid, devid, .. } => (busid, devid, StubStatus::Used),
         usbipd::Event::HungUp { busid, devid } => (busid, devid, StubStatus::Available),
         usbipd::Event::Refused { peer, reason } => {
+            if let RefusedImport::Kernel(busid, _) = &reason
+                && let Some(device) = state.devices.get_mut(busid)
+            {
+                device.fresh = false;
+            }
             let event = Event::new(Kind::Refused).by(peer);
             effects.push(Effect::Append(event.saying(reason.to_string())));
             return;
@@ -184,6 +190,7 @@ fn usbipd(state: &mut State, event: usbipd::Event, effects: &mut Vec<Effect>) {
         return;
     };
     device.facts.stub = Some(stub);
+    device.fresh = false;
     device.changed = Some(now);
     device.doubted = None;
     device.abandoned = false;

@@ -1,4 +1,4 @@
-//! The interfaces a device describes, from its `descriptors` file.
+//! What a device describes, from its `descriptors` file: one read instead of one for each number.
 //!
 //! usbip-host takes a device's configuration away, and with it the interface directories of sysfs;
 //! this file keeps telling what the device is.
@@ -16,9 +16,46 @@ pub struct Interface {
     pub class: [u8; 3],
 }
 
+/// The device descriptor, with which the file begins (USB 2.0, table 9-8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described {
+    /// idVendor
+    pub vendor: u16,
+    /// idProduct
+    pub product: u16,
+    /// bcdDevice
+    pub bcd_device: u16,
+    /// bDeviceClass, bDeviceSubClass, bDeviceProtocol
+    pub class: [u8; 3],
+    /// bNumConfigurations
+    pub configurations: u8,
+}
+
 /// Descriptor types (USB 2.0, table 9-5).
+const DEVICE: u8 = 1;
 const CONFIGURATION: u8 = 2;
 const INTERFACE: u8 = 4;
+
+/// The device itself; none where the bytes do not begin with it.
+#[must_use]
+pub fn device(bytes: &[u8]) -> Option<Described> {
+    let [18, DEVICE, _, _, class @ .., _, _, _, configurations] = bytes.get(..18)? else {
+        return None;
+    };
+    let [class, subclass, protocol, _, ids @ ..] = class else {
+        return None;
+    };
+    let [v0, v1, p0, p1, d0, d1] = ids else {
+        return None;
+    };
+    Some(Described {
+        vendor: u16::from_le_bytes([*v0, *v1]),
+        product: u16::from_le_bytes([*p0, *p1]),
+        bcd_device: u16::from_le_bytes([*d0, *d1]),
+        class: [*class, *subclass, *protocol],
+        configurations: *configurations,
+    })
+}
 
 /// Every interface of every configuration, in the order described.
 ///
@@ -90,6 +127,16 @@ mod tests {
             alternate: 0,
             class: [0xff; 3],
         };
+        let described = Described {
+            vendor: 0x0403,
+            product: 0x6001,
+            bcd_device: 0x0400,
+            class: [0; 3],
+            configurations: 1,
+        };
+        assert_eq!(device(&bytes), Some(described));
+        assert_eq!(device(&bytes[..17]), None);
+        assert_eq!(device(&bytes[18..]), None);
         assert_eq!(interfaces(&bytes), [interface]);
         assert_eq!(of_configuration(&interfaces(&bytes), 0), [interface]);
         assert_eq!(of_configuration(&interfaces(&bytes), 2), []);
@@ -98,6 +145,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = device(&bytes);
             let all = interfaces(&bytes);
             prop_assert!(of_configuration(&all, 0).len() <= all.len());
         }

@@ -67,10 +67,6 @@ impl Directory {
         self.text(name)?.trim().parse().ok()
     }
 
-    pub(super) fn hex(&self, name: &str) -> Option<u16> {
-        u16::from_str_radix(self.text(name)?.trim(), 16).ok()
-    }
-
     /// The last part of what a link leads to.
     pub(super) fn link_name(&self, name: &str) -> Option<String> {
         let target = readlinkat(&self.0, name, Vec::new()).ok()?;

@@ -16,9 +16,6 @@ use super::{
     usage::{self, Mounts},
 };
 
-/// Speed of a root hub, in Mbit/s, from which on its bus is a USB 3 bus.
-const SUPER_SPEED: u32 = 5000;
-
 /// Why the devices could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SysfsError {
@@ -101,7 +98,8 @@ impl Sysfs {
     /// Bus and device number, none when the device is not there.
     #[must_use]
     pub fn devid(&self, busid: &BusId) -> Option<DevId> {
-        devid(&Directory::open(&self.devices().join(busid.as_str()))?)
+        let directory = Directory::open(&self.devices().join(busid.as_str()))?;
+        devid(&directory, busid)
     }
 
     /// The real path of a device's directory. The links of sysfs are relative and lead to one.
@@ -125,45 +123,39 @@ impl Sysfs {
         let path = self.directory(busid)?;
         // All that is read through it is of one device, whatever is plugged in there meanwhile.
         let directory = Directory::open(&path)?;
-        let place = Place::of(&self.root, &path, busid);
-        let vendor = directory.hex("idVendor")?;
-        let product = directory.hex("idProduct")?;
+        let bytes = directory.bytes("descriptors")?;
+        let described = descriptors::device(&bytes)?;
+        let interfaces = descriptors::interfaces(&bytes);
+        let speed = Speed::from_sysfs(&directory.text("speed")?)?;
+        let place = Place::of(&self.root, &path, busid, speed);
         let configuration = directory.number("bConfigurationValue").unwrap_or(0);
-        let described = descriptors::interfaces(&directory.bytes("descriptors")?);
-        let class = ["bDeviceClass", "bDeviceSubClass", "bDeviceProtocol"].map(|file| {
-            let value = directory.hex(file)?;
-            u8::try_from(value).ok()
-        });
-        let [Some(class), Some(subclass), Some(class_protocol)] = class else {
-            return None;
-        };
         let driver = directory.link_name("driver");
         // Only an active configuration has directories for its interfaces.
-        let active = descriptors::of_configuration(&described, configuration);
+        let active = descriptors::of_configuration(&interfaces, configuration);
         let directories = active
             .iter()
             .filter(|_| configuration != 0)
             .map(|interface| path.join(format!("{busid}:{configuration}.{}", interface.number)));
         let usage = usage::below(directories, mounts);
         let verdict = policy::verdict(&policy::Facts {
-            vendor,
-            product,
-            device_class: class,
-            interfaces: &described,
+            vendor: described.vendor,
+            product: described.product,
+            device_class: described.class[0],
+            interfaces: &interfaces,
             configuration,
             usage: &usage,
             on_vhci: place.on_vhci,
         });
         Some(UsbDevice {
             busid: busid.clone(),
-            devid: devid(&directory)?,
-            speed: Speed::from_sysfs(&directory.text("speed")?)?,
-            vendor,
-            product,
-            bcd_device: directory.hex("bcdDevice")?,
-            class: [class, subclass, class_protocol],
+            devid: devid(&directory, busid)?,
+            speed,
+            vendor: described.vendor,
+            product: described.product,
+            bcd_device: described.bcd_device,
+            class: described.class,
             configuration,
-            configurations: directory.number("bNumConfigurations").unwrap_or(1),
+            configurations: described.configurations,
             interfaces: active.into_iter().map(|i| i.class).collect(),
             manufacturer: directory.string("manufacturer"),
             product_name: directory.string("product"),
@@ -185,7 +177,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(root: &Path, directory: &Path, busid: &BusId) -> Self {
+    fn of(root: &Path, directory: &Path, busid: &BusId, speed: Speed) -> Self {
         let devices = root.join("devices");
         let below = directory.strip_prefix(&devices).unwrap_or(directory);
         let names: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
@@ -193,12 +185,9 @@ impl Place {
         let root_hub = format!("usb{bus}");
         let at = names.iter().position(|part| *part == root_hub);
         let controller = names[..at.unwrap_or(0)].join("/");
-        // An xHCI controller has two root hubs, whose ports have the same numbers.
-        let speed: u32 = at
-            .map(|at| below.iter().take(at + 1).collect::<PathBuf>())
-            .and_then(|hub| Directory::open(&devices.join(hub))?.number("speed"))
-            .unwrap_or(0);
-        let kind = if speed >= SUPER_SPEED { "usb3" } else { "usb" };
+        // An xHCI controller has two root hubs, whose ports have the same numbers: one for what is
+        // SuperSpeed, and one for the rest.
+        let kind = if speed.is_super() { "usb3" } else { "usb" };
         let ports = busid
             .as_str()
             .split_once('-')
@@ -210,11 +199,10 @@ impl Place {
     }
 }
 
-fn devid(directory: &Directory) -> Option<DevId> {
-    Some(DevId::new(
-        directory.number("busnum")?,
-        directory.number("devnum")?,
-    ))
+/// A busid begins with the number of its bus (`usb_alloc_dev`, drivers/usb/core/usb.c).
+fn devid(directory: &Directory, busid: &BusId) -> Option<DevId> {
+    let (bus, _) = busid.as_str().split_once('-')?;
+    Some(DevId::new(bus.parse().ok()?, directory.number("devnum")?))
 }
 
 fn stub_status(directory: &Directory) -> Option<StubStatus> {
@@ -299,21 +287,30 @@ mod tests {
         assert!(paths[1].port_path.ends_with("/usb3:1"));
     }
 
+    /// A device descriptor.
+    const DEVICE: [u8; 18] = [
+        18, 1, 0, 2, 0, 0, 0, 64, 0xc4, 0x10, 0x60, 0xea, 0, 1, 1, 2, 3, 1,
+    ];
+
     #[test]
     fn hostile_and_half_removed_devices_do_no_harm() {
         let tree = Tree::new();
         for (name, file, content) in [
             ("1-1", "manufacturer", &b"\xff\xfe\0<script>\x1b[2J\n"[..]),
-            ("1-2", "idVendor", b"zzzz\n"),
+            ("1-2", "descriptors", b"\x12\x01\0\x02"),
             ("1-3", "speed", b""),
-            ("1-4", "descriptors", &vec![0; 100_000]),
+            (
+                "1-4",
+                "descriptors",
+                &[&DEVICE[..], &[0xff; 100_000]].concat(),
+            ),
             ("1-5", "devnum", b"99999999999\n"),
         ] {
             tree.plug(&UsbDescription::new(name, 0x10c4, 0xea60).interface([0xff, 0, 0]));
             tree.write(&busid(name), file, content);
         }
         tree.plug(&UsbDescription::new("1-6", 0x10c4, 0xea60));
-        tree.remove_file(&busid("1-6"), "idProduct");
+        tree.remove_file(&busid("1-6"), "descriptors");
         let devices = tree.sysfs().snapshot().unwrap();
         let seen: Vec<_> = devices.iter().map(|d| d.busid.as_str()).collect();
         assert_eq!(seen, ["1-1", "1-4"]);

@@ -77,10 +77,9 @@ impl Tree {
             fs::create_dir_all(tree.sysfs().driver(name)).unwrap();
         }
         fs::create_dir_all(tree.sysfs().devices()).unwrap();
-        for (bus, speed) in [(1, "480\n"), (2, "5000\n")] {
+        for bus in [1, 2] {
             let hub = tree.real(&format!("usb{bus}"));
             fs::create_dir_all(&hub).unwrap();
-            fs::write(hub.join("speed"), speed).unwrap();
             symlink(&hub, tree.sysfs().devices().join(format!("usb{bus}"))).unwrap();
             tree.write_node(bus, 1);
         }
@@ -125,14 +124,6 @@ impl Tree {
         symlink(&real, self.sysfs().devices().join(busid.as_str())).unwrap();
         let speed = if bus == 2 { "5000" } else { "12" };
         for (file, content) in [
-            ("idVendor", format!("{:04x}", device.vendor)),
-            ("idProduct", format!("{:04x}", device.product)),
-            ("bcdDevice", "0100".to_owned()),
-            ("bDeviceClass", "00".to_owned()),
-            ("bDeviceSubClass", "00".to_owned()),
-            ("bDeviceProtocol", "00".to_owned()),
-            ("bNumConfigurations", "1".to_owned()),
-            ("busnum", bus.to_string()),
             ("devnum", device.devnum.to_string()),
             ("speed", speed.to_owned()),
         ] {

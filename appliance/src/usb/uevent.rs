@@ -43,13 +43,15 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// which takes longer.
 const BURST: Duration = Duration::from_millis(25);
 
-/// Classic BPF for the socket (linux/filter.h): a message that begins with `add@` is dropped, see
-/// [`Happened::note`]; of the others all of it is taken. The kernel's begin with their action.
-const NO_ADD: [SockFilter; 4] = [
+/// Classic BPF for the socket (linux/filter.h): a message that begins with `add@` or `change@` is
+/// dropped, see [`Happened::note`]; of the others all of it is taken. The kernel's begin with their
+/// action.
+const NO_ADD: [SockFilter; 5] = [
     // BPF_LD | BPF_W | BPF_ABS: four bytes at 0, in network order.
     SockFilter::new(0x20, 0, 0, 0),
     // BPF_JMP | BPF_JEQ | BPF_K
-    SockFilter::new(0x15, 0, 1, u32::from_be_bytes(*b"add@")),
+    SockFilter::new(0x15, 1, 0, u32::from_be_bytes(*b"add@")),
+    SockFilter::new(0x15, 0, 1, u32::from_be_bytes(*b"chan")),
     // BPF_RET | BPF_K
     SockFilter::new(0x06, 0, 0, 0),
     SockFilter::new(0x06, 0, 0, u32::MAX),
@@ -209,7 +211,9 @@ fn wait(shared: &Shared, socket: Option<&udev::MonitorSocket>, limit: Option<Dur
         tracing::warn!(%error, "failed to wait for uevents");
         thread::sleep(FULL_PAUSE);
     }
-    let _ = read(&shared.wake, &mut [0; 8]);
+    if sources[0].revents().contains(PollFlags::IN) {
+        let _ = read(&shared.wake, &mut [0; 8]);
+    }
     let errors = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
     sources[1..]
         .iter()
@@ -229,10 +233,10 @@ impl Happened {
     /// Takes a uevent into account: its action, DEVTYPE and the device's name in sysfs.
     ///
     /// `add` of a device is left out: its driver is not bound yet, so nothing can be done with it,
-    /// and `bind` follows. Of interfaces, those matter whose driver came or went, because of a
+    /// and `bind` follows, as it does after the `change` to a configuration. Of interfaces, those matter whose driver came or went, because of a
     /// network interface or disk below them.
     fn note(&mut self, action: udev::EventType, devtype: &str, name: &str) {
-        use udev::EventType::{Bind, Change, Remove, Unbind};
+        use udev::EventType::{Bind, Remove, Unbind};
         let device = name.split(':').next().unwrap_or_default();
         let Ok(busid) = device.parse::<BusId>() else {
             return;
@@ -242,7 +246,7 @@ impl Happened {
                 self.removed.insert(busid.clone());
                 self.touched.insert(busid);
             }
-            ("usb_device", Bind | Unbind | Change) | ("usb_interface", Bind) => {
+            ("usb_device", Bind | Unbind) | ("usb_interface", Bind) => {
                 self.touched.insert(busid);
             }
             _ => {}
@@ -424,6 +428,7 @@ mod tests {
         let mut happened = Happened::default();
         for (action, devtype, name) in [
             (EventType::Add, "usb_device", "1-1"),
+            (EventType::Change, "usb_device", "1-1"),
             (EventType::Add, "usb_interface", "1-2:1.0"),
             (EventType::Bind, "usb_device", "usb1"),
             (EventType::Bind, "usb_interface", "1-0:1.0"),

@@ -1,7 +1,7 @@
 //! What the server is told and what it reports.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     net::IpAddr,
     time::Duration,
 };
@@ -15,9 +15,9 @@ pub struct Exports {
     pub peers: HashSet<IpAddr>,
     /// Devices that may be imported: bound, and held back by nobody.
     pub devices: BTreeMap<BusId, wire::Device>,
-    /// Devices that are being bound and follow in a moment: an import waits for them, so that the VM
-    /// can be told of them meanwhile.
-    pub coming: BTreeSet<BusId>,
+    /// Devices that are being bound, or are and were not imported yet: an import of one is granted at
+    /// once, and gets it when it is bound.
+    pub fresh: BTreeMap<BusId, wire::Device>,
     /// How long a silent peer keeps its devices.
     pub grace: Duration,
 }

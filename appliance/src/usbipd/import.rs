@@ -13,6 +13,7 @@ use protocol::{
     wire::{self, Status},
 };
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -33,6 +34,10 @@ const ASK_BEFORE_IMPORT: Duration = Duration::from_millis(1500);
 /// How long a device list waits for the same: one probe, since a live peer never disowns it and
 /// has to wait for this long.
 const ASK_BEFORE_LIST: Duration = Duration::from_millis(300);
+
+/// How long an import waits for its device to be bound, which takes milliseconds when all is well;
+/// the VM's kernel waits as long for its first answer (`USB_CTRL_GET_TIMEOUT`, include/linux/usb.h).
+const BIND: Duration = Duration::from_secs(5);
 
 /// How long usbip-host may take to reset a device after its connection ended.
 const RELEASE: Duration = Duration::from_secs(4);
@@ -58,28 +63,29 @@ pub(super) struct Begun {
 
 /// A refusal: what the importer is told, and what people are.
 pub(super) struct Refusal {
-    pub(super) status: Status,
+    /// None where the import had been granted: all that is left is to reset the connection.
+    pub(super) status: Option<Status>,
     pub(super) reason: RefusedImport,
 }
 
 impl Refusal {
     fn not_exported(busid: &BusId) -> Self {
         Self {
-            status: Status::NoDevice,
+            status: Some(Status::NoDevice),
             reason: RefusedImport::NotExported(busid.clone()),
         }
     }
 
     fn busy(busid: &BusId) -> Self {
         Self {
-            status: Status::DeviceBusy,
+            status: Some(Status::DeviceBusy),
             reason: RefusedImport::Busy(busid.clone()),
         }
     }
 
     fn broken(busid: &BusId) -> Self {
         Self {
-            status: Status::DeviceError,
+            status: Some(Status::DeviceError),
             reason: RefusedImport::Kernel(
                 busid.clone(),
                 "the device failed to reset and must be bound again".to_owned(),
@@ -90,7 +96,7 @@ impl Refusal {
     #[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
     fn kernel(busid: &BusId, error: io::Error) -> Self {
         Self {
-            status: Status::NotAvailable,
+            status: Some(Status::NotAvailable),
             reason: RefusedImport::Kernel(busid.clone(), with_sources(&error)),
         }
     }
@@ -134,40 +140,76 @@ impl Importer {
         }
     }
 
-    /// Hand the socket, which is ready for it, to the kernel and tell the importer; in this order, as
-    /// the stock server does: the importer is silent until it has the reply.
+    /// Hand the socket to the kernel and tell the importer; in this order, as the stock server does, so
+    /// that it is told what fails. Only what nobody has had yet is granted first.
     pub(super) async fn import(
         &self,
-        exports: &Exports,
+        exports: &mut watch::Receiver<Exports>,
         socket: TcpStream,
         busid: &BusId,
         peer: IpAddr,
     ) -> Result<Begun, Refusal> {
-        let device = exports.devices.get(busid);
-        let device = device.ok_or_else(|| Refusal::not_exported(busid))?;
+        let refused = |error| Refusal::kernel(busid, error);
+        let (bound, fresh, grace) = {
+            let exports = exports.borrow();
+            let (bound, fresh) = (exports.devices.get(busid), exports.fresh.get(busid));
+            (bound.cloned(), fresh.cloned(), exports.grace)
+        };
+        let socket = Arc::new(socket);
         let claim = self.sessions.claim(busid);
         let claim = claim.ok_or_else(|| Refusal::busy(busid))?;
-        let refused = |error| Refusal::kernel(busid, error);
-        let socket = Arc::new(socket);
-        // It is free, as a rule.
-        let (mut claim, mut begun) = self.hand_over(device, &socket, peer, claim).await?;
-        if begun.is_err() {
-            self.free(exports, device).await?;
-            (claim, begun) = self.hand_over(device, &socket, peer, claim).await?;
-        }
-        let _claim = claim;
-        let session = begun.map_err(refused)?;
-        let reply = wire::encode_import(Ok(device));
-        if let Err(error) = socket::send_now(&*socket, &reply) {
-            self.kernel.end_unknown(busid).await;
-            return Err(refused(error));
-        }
+        let Some(device) = fresh else {
+            let device = bound.ok_or_else(|| Refusal::not_exported(busid))?;
+            socket::prepare(&socket, grace).map_err(refused)?;
+            let session = self.begin(&device, &socket, peer, claim, grace).await?;
+            if let Err(error) = socket::send_now(&*socket, &wire::encode_import(Ok(&device))) {
+                self.kernel.end_unknown(busid).await;
+                return Err(refused(error));
+            }
+            return Ok(self.begun(session));
+        };
+        // The importer's kernel leaves a new device alone for 100 ms (`HUB_DEBOUNCE_STABLE`,
+        // drivers/usb/core/hub.c); what it asks earlier waits in the socket.
+        socket::send_now(&*socket, &wire::encode_import(Ok(&device))).map_err(refused)?;
+        let session = async {
+            let grace = until_bound(exports, busid).await?;
+            socket::prepare(&socket, grace).map_err(refused)?;
+            self.begin(&device, &socket, peer, claim, grace).await
+        };
+        let session = session.await.map_err(|refusal| Refusal {
+            status: None,
+            ..refusal
+        })?;
+        Ok(self.begun(session))
+    }
+
+    fn begun(&self, (session, _claim): (Session, Claim)) -> Begun {
         let session = Arc::new(session);
-        Ok(Begun {
-            former: self.sessions.insert(Arc::clone(&session)),
+        let busid = &session.facts.busid;
+        Begun {
             inherited: self.inherited.take(busid),
+            former: self.sessions.insert(Arc::clone(&session)),
             session,
-        })
+        }
+    }
+
+    /// Give the socket to the kernel, which may have to be done with the device's last session first.
+    async fn begin(
+        &self,
+        device: &wire::Device,
+        socket: &Arc<TcpStream>,
+        peer: IpAddr,
+        claim: Claim,
+        grace: Duration,
+    ) -> Result<(Session, Claim), Refusal> {
+        // It is free, as a rule.
+        let (mut claim, mut begun) = self.hand_over(device, socket, peer, claim).await?;
+        if begun.is_err() {
+            self.free(device, grace).await?;
+            (claim, begun) = self.hand_over(device, socket, peer, claim).await?;
+        }
+        let session = begun.map_err(|error| Refusal::kernel(&device.busid, error))?;
+        Ok((session, claim))
     }
 
     /// One try. The inner error is the kernel's.
@@ -195,7 +237,7 @@ impl Importer {
     }
 
     /// Wait until a device that could not be had is free, as far as it may be freed.
-    async fn free(&self, exports: &Exports, device: &wire::Device) -> Result<(), Refusal> {
+    async fn free(&self, device: &wire::Device, grace: Duration) -> Result<(), Refusal> {
         let busid = &device.busid;
         let asked = busid.clone();
         let seen = self.kernel.call(move |e| e.device(&asked)).await;
@@ -207,22 +249,20 @@ impl Importer {
             }) => match status {
                 StubStatus::Available => Ok(()),
                 StubStatus::Error => Err(Refusal::broken(busid)),
-                StubStatus::Used => self.settle(exports, device).await,
+                StubStatus::Used => self.settle(device, grace).await,
             },
             _ => Err(Refusal::not_exported(busid)),
         }
     }
 
     /// A device in use is asked for again: wait until it is free, if its connection is dead.
-    async fn settle(&self, exports: &Exports, device: &wire::Device) -> Result<(), Refusal> {
+    async fn settle(&self, device: &wire::Device, grace: Duration) -> Result<(), Refusal> {
         let busid = &device.busid;
         if self.inherited.holds(busid, device.devid) {
             return Err(Refusal::busy(busid));
         }
         if let Some(session) = self.sessions.of(busid)
-            && !session
-                .ends_when_asked(ASK_BEFORE_IMPORT, exports.grace)
-                .await
+            && !session.ends_when_asked(ASK_BEFORE_IMPORT, grace).await
         {
             return Err(Refusal::busy(busid));
         }
@@ -262,6 +302,20 @@ impl Importer {
                 None => return Err(Refusal::not_exported(busid)),
             }
         }
+    }
+}
+
+/// Wait until a device that is being bound is so. Returns the grace time by then.
+async fn until_bound(
+    exports: &mut watch::Receiver<Exports>,
+    busid: &BusId,
+) -> Result<Duration, Refusal> {
+    let decided = exports.wait_for(|exports| {
+        exports.devices.contains_key(busid) || !exports.fresh.contains_key(busid)
+    });
+    match timeout(BIND, decided).await {
+        Ok(Ok(exports)) if exports.devices.contains_key(busid) => Ok(exports.grace),
+        _ => Err(Refusal::not_exported(busid)),
     }
 }
 

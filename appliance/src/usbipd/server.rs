@@ -33,10 +33,6 @@ use super::{
     socket,
 };
 
-/// How long an import waits for its device to be bound, which takes milliseconds when all is well;
-/// the VM waits for longer.
-const BIND: Duration = Duration::from_secs(5);
-
 /// How long a peer may take to accept a device list.
 const REPLY_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -191,11 +187,14 @@ fn admit(shared: &Shared, stream: &TcpStream, peer: IpAddr) -> Option<Slot> {
 /// One connection, from its first byte to the end of the session that came of it.
 async fn connection(shared: Arc<Shared>, mut stream: TcpStream, peer: IpAddr, slot: Slot) {
     match handshake::open(&mut stream).await {
-        Ok(Request::Devlist) => devlist(&shared, stream, peer).await,
-        Ok(Request::Import(busid)) => match import(&shared, stream, busid, peer, slot).await {
-            Ok(begun) => live(&shared, begun).await,
-            Err(reason) => shared.reports.refused(peer, reason),
-        },
+        Ok(None) => {}
+        Ok(Some(Request::Devlist)) => devlist(&shared, stream, peer).await,
+        Ok(Some(Request::Import(busid))) => {
+            match import(&shared, stream, busid, peer, slot).await {
+                Ok(begun) => live(&shared, begun).await,
+                Err(reason) => shared.reports.refused(peer, reason),
+            }
+        }
         Err(reason) => shared.reports.refused(peer, reason),
     }
 }
@@ -214,16 +213,6 @@ async fn devlist(shared: &Shared, mut stream: TcpStream, peer: IpAddr) {
     }
 }
 
-/// Who may import what, once a device that is being bound is so, or is not going to be.
-async fn decided(shared: &Shared, busid: &BusId) -> Exports {
-    let mut exports = shared.exports.clone();
-    let known = exports.wait_for(|exports| !exports.coming.contains(busid));
-    if let Ok(Ok(exports)) = timeout(BIND, known).await {
-        return exports.clone();
-    }
-    shared.exports.borrow().clone()
-}
-
 async fn import(
     shared: &Shared,
     stream: TcpStream,
@@ -234,20 +223,17 @@ async fn import(
     let failed = |error: io::Error| RefusedImport::Kernel(busid.clone(), error.to_string());
     let stream = stream.into_std().map_err(failed)?;
     let refused = stream.try_clone();
-    // Before the wait, in which the device may be being bound.
-    let grace = shared.exports.borrow().grace;
-    socket::prepare(&stream, grace).map_err(failed)?;
-    let exports = decided(shared, &busid).await;
+    // From here on there is one for each device at the most.
     drop(slot);
-    if exports.grace != grace {
-        socket::set_grace(&stream, exports.grace).map_err(failed)?;
-    }
-    let importer = &shared.importer;
-    let result = importer.import(&exports, stream, &busid, peer).await;
+    let (importer, mut exports) = (&shared.importer, shared.exports.clone());
+    let result = importer.import(&mut exports, stream, &busid, peer).await;
     result.map_err(|Refusal { status, reason }| {
-        let reply = wire::encode_import(Err(status));
-        if let Err(error) = refused.and_then(|stream| socket::send_now(stream, &reply)) {
-            tracing::debug!(%peer, %error, "failed to send a refusal");
+        let told = refused.and_then(|stream| match status {
+            Some(status) => socket::send_now(stream, &wire::encode_import(Err(status))),
+            None => SockRef::from(&stream).set_linger(Some(Duration::ZERO)),
+        });
+        if let Err(error) = told {
+            tracing::debug!(%peer, %error, "failed to tell of a refusal");
         }
         reason
     })

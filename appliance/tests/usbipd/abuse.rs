@@ -41,14 +41,23 @@ async fn without_a_paired_vm_everybody_is_a_stranger() {
 }
 
 #[tokio::test]
+async fn who_says_nothing_is_not_spoken_of() {
+    let mut rig = Rig::new(&["1-1"]);
+    let mut stream = rig.connect(VM).await;
+    stream.shutdown().await.unwrap();
+    assert!(to_end(&mut stream).await.unwrap().is_empty());
+    let (_session, _) = rig.import("1-1").await;
+    assert_eq!(rig.event().await, imported("1-1"));
+}
+
+#[tokio::test]
 async fn malformed_requests_are_closed_without_an_answer() {
     let mut rig = Rig::new(&["1-1"]);
     let mut no_nul = request("1-1");
     no_nul[8..].fill(b'1');
     let mut path = request("1-1");
     path[8..16].copy_from_slice(b"../../..");
-    let requests: [&[u8]; 7] = [
-        b"",
+    let requests: [&[u8]; 6] = [
         b"\x01\x11\x80",
         &request("1-1")[..39],
         b"GET / HTTP/1.1\r\nHost: pi\r\n\r\n",

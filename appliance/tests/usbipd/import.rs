@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use appliance::{
     usb::StubStatus,
-    usbipd::{BindError, RefusedImport, bind},
+    usbipd::{BindError, Event, Exports, RefusedImport, bind},
 };
-use protocol::wire::{Request, Status};
+use protocol::{
+    DevId,
+    wire::{Request, Status},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -48,35 +51,87 @@ async fn a_device_list_is_byte_exact_and_names_what_may_be_imported() {
     assert_eq!(to_end(&mut stream).await.unwrap(), expected);
 }
 
-#[tokio::test]
-async fn an_import_waits_for_a_device_that_is_being_bound() {
-    let host = Host::new(&["1-1", "1-2"]);
-    host.set_status("1-1", None);
-    let mut now = exports(&[]);
-    now.coming = [busid("1-1"), busid("1-2")].into();
-    let mut rig = Rig::with(host, now.clone(), 64);
-    let exported = async {
-        // The request is there; nothing that an importer could see tells that it waits.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        rig.host.set_status("1-1", Some(StubStatus::Available));
-        now.coming.remove(&busid("1-1"));
-        now.devices
-            .insert(busid("1-1"), device("1-1").on_the_wire());
-        rig.exports.send_replace(now.clone());
-    };
-    let (_session, ()) = tokio::join!(rig.import("1-1"), exported);
-    assert_eq!(rig.event().await, imported("1-1"));
+/// Exports with these on their way.
+fn coming(names: &[&str]) -> Exports {
+    let fresh = names
+        .iter()
+        .map(|name| (busid(name), device(name).on_the_wire()));
+    Exports {
+        fresh: fresh.collect(),
+        ..exports(&[])
+    }
+}
 
-    // The other one could not be bound.
-    let given_up = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        now.coming.clear();
-        rig.exports.send_replace(now);
-    };
-    let (status, ()) = tokio::join!(rig.refused("1-2"), given_up);
-    assert_eq!(status, Status::NoDevice);
-    let reason = RefusedImport::NotExported(busid("1-2"));
+#[tokio::test]
+async fn a_device_that_is_being_bound_is_granted_at_once_and_given_when_it_is_bound() {
+    let host = Host::new(&["1-1"]);
+    host.set_status("1-1", None);
+    let mut now = coming(&["1-1"]);
+    let mut rig = Rig::with(host, now.clone(), 64);
+    let (mut session, reply) = rig.import("1-1").await;
+    assert_eq!(reply[8..], golden("1-1", 4));
+    assert!(rig.handle.sessions().is_empty());
+    // What the importer's kernel asks meanwhile is not lost.
+    session.write_all(b"first URB").await.unwrap();
+    // Nobody else gets it.
+    assert_eq!(rig.refused("1-1").await, Status::DeviceBusy);
+    assert_eq!(
+        rig.event().await,
+        refusal(VM, RefusedImport::Busy(busid("1-1")))
+    );
+
+    rig.host.set_status("1-1", Some(StubStatus::Available));
+    now.devices = exports(&["1-1"]).devices;
+    rig.exports.send_replace(now);
+    assert_eq!(rig.event().await, imported("1-1"));
+    let mut echoed = [0; 9];
+    let read = timeout(CEILING, session.read_exact(&mut echoed));
+    read.await.unwrap().unwrap();
+    assert_eq!(&echoed, b"first URB");
+}
+
+#[tokio::test]
+async fn what_was_granted_and_cannot_be_had_is_reset() {
+    let host = Host::new(&["1-1", "1-2", "1-3"]);
+    for name in ["1-1", "1-2", "1-3"] {
+        host.set_status(name, None);
+    }
+    let mut now = coming(&["1-1", "1-2", "1-3"]);
+    let mut rig = Rig::with(host, now.clone(), 64);
+    let (mut gone, _) = rig.import("1-1").await;
+    let (mut broken, _) = rig.import("1-2").await;
+    let (mut replugged, _) = rig.import("1-3").await;
+
+    // Could not be bound.
+    now.fresh.remove(&busid("1-1"));
+    rig.exports.send_replace(now.clone());
+    assert!(to_end(&mut gone).await.is_err());
+    let reason = RefusedImport::NotExported(busid("1-1"));
     assert_eq!(rig.event().await, refusal(VM, reason));
+
+    // Is bound, by what the manager knows, and not to be had.
+    rig.host.set_status("1-2", Some(StubStatus::Error));
+    now.devices = exports(&["1-2"]).devices;
+    rig.exports.send_replace(now.clone());
+    assert!(to_end(&mut broken).await.is_err());
+    assert!(refused_by_the_kernel(&rig.event().await));
+
+    // Another one by now, which the importer was not told of.
+    let mut other = device("1-3");
+    other.devid = DevId::new(1, 77);
+    rig.host.plug(other);
+    now.devices = exports(&["1-3"]).devices;
+    rig.exports.send_replace(now);
+    assert!(to_end(&mut replugged).await.is_err());
+    assert!(refused_by_the_kernel(&rig.event().await));
+    assert!(rig.handle.sessions().is_empty());
+}
+
+fn refused_by_the_kernel(event: &Event) -> bool {
+    let Event::Refused { reason, .. } = event else {
+        return false;
+    };
+    matches!(reason, RefusedImport::Kernel(..))
 }
 
 #[tokio::test]
@@ -117,7 +172,7 @@ async fn refusals_have_the_status_that_stock_importers_understand() {
     assert_eq!(rig.refused("1-1").await, Status::DeviceError);
     assert!(matches!(
         rig.event().await,
-        appliance::usbipd::Event::Refused {
+        Event::Refused {
             reason: RefusedImport::Kernel(..),
             ..
         }
@@ -164,7 +219,7 @@ async fn a_device_replugged_at_the_hand_over_is_not_announced_under_its_old_devi
     assert!(reply.len() <= 8, "{reply:?}");
     assert!(matches!(
         rig.event().await,
-        appliance::usbipd::Event::Refused {
+        Event::Refused {
             reason: RefusedImport::Kernel(..),
             ..
         }

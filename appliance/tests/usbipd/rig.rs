@@ -52,7 +52,7 @@ pub fn exports(names: &[&str]) -> Exports {
         devices: (names.iter())
             .map(|name| (busid(name), device(name).on_the_wire()))
             .collect(),
-        coming: [].into(),
+        fresh: [].into(),
         grace: Duration::from_secs(30),
     }
 }

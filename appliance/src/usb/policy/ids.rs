@@ -1,5 +1,7 @@
 //! The kernel drivers' id tables, as `ids.txt` has them; `generate` makes that file.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use crate::usb::descriptors::Interface;
 
 const TABLE: &str = include_str!("ids.txt");
@@ -15,32 +17,54 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Kind {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Network => "network",
-            Self::Serial => "serial",
-            Self::Other => "other",
-        }
-    }
+/// What of a line of the table is of one vendor.
+struct Patterns {
+    line: usize,
+    kind: Kind,
+    driver: &'static str,
+    patterns: Vec<&'static str>,
 }
 
+/// The patterns by vendor; none: those of any. A plugged-in device waits for its verdict, and most of
+/// the table is of other vendors.
+static BY_VENDOR: LazyLock<HashMap<Option<u16>, Vec<Patterns>>> = LazyLock::new(|| {
+    let mut index: HashMap<_, Vec<Patterns>> = HashMap::new();
+    for (line, text) in TABLE.lines().enumerate() {
+        let mut words = text.split(' ');
+        let kind = match words.next() {
+            Some("network") => Kind::Network,
+            Some("serial") => Kind::Serial,
+            Some("other") => Kind::Other,
+            // The heading.
+            _ => continue,
+        };
+        let Some(driver) = words.next() else { continue };
+        for pattern in words {
+            let vendor = pattern.split(':').next();
+            let vendor = vendor.and_then(|vendor| u16::from_str_radix(vendor, 16).ok());
+            let of_vendor = index.entry(vendor).or_default();
+            match of_vendor.last_mut() {
+                Some(last) if last.line == line => last.patterns.push(pattern),
+                _ => of_vendor.push(Patterns {
+                    line,
+                    kind,
+                    driver,
+                    patterns: vec![pattern],
+                }),
+            }
+        }
+    }
+    index
+});
+
 /// The driver of this kind that takes the device of this vendor and product, or one of its
-/// `interfaces`. The table is scanned as text: a device comes now and then.
+/// `interfaces`; the first in the table.
 pub(super) fn find(kind: Kind, id: (u16, u16), interfaces: &[Interface]) -> Option<&'static str> {
-    // Most patterns are of other vendors, which is seen without reading them.
-    let vendor = format!("{:04x}:", id.0);
-    TABLE.lines().find_map(|line| {
-        let (driver, patterns) = line
-            .strip_prefix(kind.word())?
-            .strip_prefix(' ')?
-            .split_once(' ')?;
-        patterns
-            .split(' ')
-            .filter(|pattern| pattern.starts_with(&vendor) || pattern.starts_with('*'))
-            .any(|pattern| matches(pattern, id, interfaces))
-            .then_some(driver)
-    })
+    let candidates = [Some(id.0), None].map(|vendor| BY_VENDOR.get(&vendor));
+    let found = candidates.into_iter().flatten().flatten().filter(|line| {
+        line.kind == kind && (line.patterns.iter()).any(|pattern| matches(pattern, id, interfaces))
+    });
+    found.min_by_key(|line| line.line).map(|line| line.driver)
 }
 
 /// Whether a pattern `VENDOR:PRODUCT[:CLASS.SUBCLASS.PROTOCOL][@NUMBER]` fits.

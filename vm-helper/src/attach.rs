@@ -153,7 +153,7 @@ impl Vm {
             pi_boot_id: self.pi_boot_id.clone(),
         };
         // Most often the one it had, or the first that has no record.
-        let guess = (0..).find(|port| own.contains(port) || !recorded.contains(port));
+        let guess = (0..=u32::MAX).find(|port| own.contains(port) || !recorded.contains(port));
         let reserved = match ReservedPort::guess(&self.root, &vhci, guess.unwrap_or(0))? {
             Some(port) => self.recorded(port, &record)?,
             None => self.reserve(&vhci, &record, false, 0)?,

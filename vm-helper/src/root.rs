@@ -110,7 +110,7 @@ pub(crate) fn with_dir<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::
             fs::create_dir_all(dir)?;
             make()
         }
-        (made, _) => made,
+        (result, _) => result,
     }
 }
 

@@ -302,7 +302,7 @@ mod tests {
             (
                 "1-4",
                 "descriptors",
-                &[&DEVICE[..], &[0xff; 100_000]].concat(),
+                &[&DEVICE[..], &vec![0xff; 100_000]].concat(),
             ),
             ("1-5", "devnum", b"99999999999\n"),
         ] {

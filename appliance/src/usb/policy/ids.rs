@@ -18,8 +18,8 @@ pub(super) enum Kind {
 }
 
 /// What of a line of the table is of one vendor.
-struct Patterns {
-    line: usize,
+struct Line {
+    number: usize,
     kind: Kind,
     driver: &'static str,
     patterns: Vec<&'static str>,
@@ -27,9 +27,9 @@ struct Patterns {
 
 /// The patterns by vendor; none: those of any. A plugged-in device waits for its verdict, and most of
 /// the table is of other vendors.
-static BY_VENDOR: LazyLock<HashMap<Option<u16>, Vec<Patterns>>> = LazyLock::new(|| {
-    let mut index: HashMap<_, Vec<Patterns>> = HashMap::new();
-    for (line, text) in TABLE.lines().enumerate() {
+static BY_VENDOR: LazyLock<HashMap<Option<u16>, Vec<Line>>> = LazyLock::new(|| {
+    let mut index: HashMap<_, Vec<Line>> = HashMap::new();
+    for (number, text) in TABLE.lines().enumerate() {
         let mut words = text.split(' ');
         let kind = match words.next() {
             Some("network") => Kind::Network,
@@ -44,9 +44,9 @@ static BY_VENDOR: LazyLock<HashMap<Option<u16>, Vec<Patterns>>> = LazyLock::new(
             let vendor = vendor.and_then(|vendor| u16::from_str_radix(vendor, 16).ok());
             let of_vendor = index.entry(vendor).or_default();
             match of_vendor.last_mut() {
-                Some(last) if last.line == line => last.patterns.push(pattern),
-                _ => of_vendor.push(Patterns {
-                    line,
+                Some(last) if last.number == number => last.patterns.push(pattern),
+                _ => of_vendor.push(Line {
+                    number,
                     kind,
                     driver,
                     patterns: vec![pattern],
@@ -64,7 +64,7 @@ pub(super) fn find(kind: Kind, id: (u16, u16), interfaces: &[Interface]) -> Opti
     let found = candidates.into_iter().flatten().flatten().filter(|line| {
         line.kind == kind && (line.patterns.iter()).any(|pattern| matches(pattern, id, interfaces))
     });
-    found.min_by_key(|line| line.line).map(|line| line.driver)
+    found.min_by_key(|line| line.number).map(|line| line.driver)
 }
 
 /// Whether a pattern `VENDOR:PRODUCT[:CLASS.SUBCLASS.PROTOCOL][@NUMBER]` fits.

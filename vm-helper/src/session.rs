@@ -140,6 +140,10 @@ impl Session {
     }
 
     fn listen(&mut self, input: OwnedFd, patience: Patience) -> Result<End, Error> {
+        let unreadable = |source| Error::Read {
+            path: "/dev/stdin".into(),
+            source,
+        };
         let mut input = File::from(input);
         let mut lines = Lines::default();
         let mut heard = Instant::now();
@@ -161,12 +165,7 @@ impl Session {
                 note(&self.vm, PiState::Silent);
                 continue;
             }
-            let readable = wait::ready(&input, PollFlags::IN, left);
-            let readable = readable.map_err(|source| Error::Read {
-                path: "/dev/stdin".into(),
-                source,
-            })?;
-            if !readable {
+            if !wait::ready(&input, PollFlags::IN, left).map_err(unreadable)? {
                 continue;
             }
             let mut bytes = [0; 4096];
@@ -174,12 +173,7 @@ impl Session {
                 Ok(0) => return Ok(End::Closed),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => {
-                    return Err(Error::Read {
-                        path: "/dev/stdin".into(),
-                        source,
-                    });
-                }
+                Err(error) => return Err(unreadable(error)),
             };
             heard = Instant::now();
             if told {

@@ -46,7 +46,7 @@ const BURST: Duration = Duration::from_millis(25);
 /// Classic BPF for the socket (linux/filter.h): a message that begins with `add@` or `change@` is
 /// dropped, see [`Happened::note`]; of the others all of it is taken. The kernel's begin with their
 /// action.
-const NO_ADD: [SockFilter; 5] = [
+const UNHEARD: [SockFilter; 5] = [
     // BPF_LD | BPF_W | BPF_ABS: four bytes at 0, in network order.
     SockFilter::new(0x20, 0, 0, 0),
     // BPF_JMP | BPF_JEQ | BPF_K
@@ -193,7 +193,7 @@ fn open() -> io::Result<udev::MonitorSocket> {
     sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER))?;
     // They would wake the thread half as often again, in the moment in which the device is wanted.
-    if let Err(error) = SockRef::from(&socket).attach_filter(&NO_ADD) {
+    if let Err(error) = SockRef::from(&socket).attach_filter(&UNHEARD) {
         tracing::debug!(%error, "failed to filter uevents: hearing all");
     }
     Ok(socket)

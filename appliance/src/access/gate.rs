@@ -335,6 +335,7 @@ impl Access {
             .await;
         match &verified {
             Ok(()) => lock(&self.shared.tries).forgive(address),
+            Err(AccessError::Busy) => lock(&self.shared.tries).give_back(address),
             Err(error) => {
                 tracing::warn!(%address, %error, "sign-in refused");
                 self.record(Event::new(Kind::SignInFailed).by(address));

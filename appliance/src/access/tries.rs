@@ -44,6 +44,14 @@ impl Tries {
         self.whole_at.remove(&address.to_canonical());
     }
 
+    /// A try that was taken was not made after all.
+    pub(super) fn give_back(&mut self, address: IpAddr) {
+        if let Some(whole_at) = self.whole_at.get_mut(&address.to_canonical()) {
+            // It was that much earlier before.
+            *whole_at = whole_at.checked_sub(REGAINED).unwrap_or(*whole_at);
+        }
+    }
+
     fn make_room(&mut self, now: Instant) {
         if self.whole_at.len() < MOST_ADDRESSES {
             return;
@@ -78,6 +86,9 @@ mod tests {
         };
         assert!(wait <= REGAINED + Duration::from_secs(1));
         assert!(tries.take("10.0.0.8".parse().unwrap(), now).is_ok());
+        assert!(tries.take(one, now + wait).is_ok());
+        assert!(tries.take(one, now + wait).is_err());
+        tries.give_back(mapped);
         assert!(tries.take(one, now + wait).is_ok());
         assert!(tries.take(one, now + wait).is_err());
         tries.forgive(mapped);

@@ -7,6 +7,7 @@
 
 use actix_web::http::Method;
 
+mod body;
 pub(super) mod headers;
 pub(super) mod host;
 pub(super) mod origin;

@@ -3,7 +3,7 @@
 //! Everything needs a session but what [`Need::of`] names; a handler cannot forget to ask for one.
 //! What changes something must come with the form token of that session, too.
 
-use std::{future::ready, time::Duration};
+use std::future::ready;
 
 use actix_web::{
     Error, FromRequest, HttpMessage as _, HttpRequest, HttpResponse,
@@ -14,11 +14,10 @@ use actix_web::{
     middleware::Next,
     web::{self, Bytes},
 };
-use tokio::time::timeout;
 
 use super::{
     super::{Context, live::STREAMS, page},
-    reads,
+    body, reads,
 };
 use crate::access::{Access, Digest, Door, LONGEST, Secret, derived, digest};
 
@@ -27,9 +26,6 @@ const COOKIE: &str = "usbip-pi";
 
 /// The field that each form of a signed-in page has.
 pub(in super::super) const FORM_TOKEN: &str = "form_token";
-
-/// How long the body of a form may take.
-const SLOWEST: Duration = Duration::from_secs(10);
 
 /// Longest address that is returned to after signing in, in bytes.
 const LONGEST_RETURN: usize = 500;
@@ -109,6 +105,9 @@ pub(in super::super) async fn check(
     let Some(context) = request.app_data::<web::Data<Context>>().cloned() else {
         return Ok(request.into_response(HttpResponse::InternalServerError()));
     };
+    if !reads(request.method()) {
+        body::limit(&mut request);
+    }
     let visitor = Visitor::of(&request, &context.access);
     let refusal = match (Need::of(request.path()), &visitor) {
         (Need::Nothing, _) => None,
@@ -191,11 +190,8 @@ async fn check_form(request: &mut ServiceRequest, visitor: &Visitor) -> Result<(
             Err(page::entry::stale())
         };
     }
-    let body = match timeout(SLOWEST, request.extract::<Bytes>()).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) => return Err(error.error_response()),
-        Err(_) => return Err(HttpResponse::RequestTimeout().finish()),
-    };
+    let body = request.extract::<Bytes>().await;
+    let body = body.map_err(|error| error.error_response())?;
     let right = is_right(&body);
     request.set_payload(body.into());
     if right {

@@ -77,6 +77,7 @@ async fn main() -> Result<(), portal::PortalError> {
         version: env!("CARGO_PKG_VERSION").into(),
         boot_id: String::new(),
         grace_seconds: DEFAULT_GRACE_SECONDS,
+        gives_next: false,
     });
     config.vm_conf = places.join("vm.conf");
     config.ssh_dir = places.join("ssh");

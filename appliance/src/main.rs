@@ -189,6 +189,7 @@ fn hello(grace_seconds: u16) -> anyhow::Result<PiHello> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: boot_id.trim().to_owned(),
         grace_seconds,
+        gives_next: true,
     })
 }
 

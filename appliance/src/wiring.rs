@@ -41,6 +41,10 @@ impl UsbHost for Pi {
         self.monitor.rescan();
     }
 
+    fn announce(&self, coming: bool) {
+        self.monitor.announce(coming);
+    }
+
     fn bind(&self, busid: &BusId, devid: DevId) -> Result<(), String> {
         let bound = self.stub.bind_generation(busid, devid);
         bound.map_err(|error| sentence(&error))
@@ -99,6 +103,14 @@ impl Exporter for Kernel {
 }
 
 impl Sessions for Handle {
+    fn give(&self, busid: &BusId) {
+        Self::give(self, busid);
+    }
+
+    fn end_waiting(&self) {
+        Self::end_waiting(self);
+    }
+
     async fn end(&self, busid: BusId, devid: DevId) -> Result<(), String> {
         match self.end_session(&busid, devid).await {
             Ok(()) | Err(EndError::Over(_)) => Ok(()),

@@ -201,6 +201,7 @@ async fn tested(discovery: &Discovery, host: &str) -> Finding {
         version: "0.1.0".into(),
         boot_id: "b".into(),
         grace_seconds: DEFAULT_GRACE_SECONDS,
+        gives_next: false,
     });
     config.vm_conf = dir.path().join("vm.conf");
     config.ssh_dir = dir.path().join("ssh");

@@ -92,6 +92,8 @@ pub struct PiHello {
     pub boot_id: String,
     /// How long a silent attachment is held, in seconds.
     pub grace_seconds: u16,
+    /// Whether its USB/IP server takes [`Request::Next`](crate::wire::Request::Next).
+    pub gives_next: bool,
 }
 
 /// Why a line is no request. The text says what would be one.
@@ -161,6 +163,7 @@ impl FromStr for Request {
 
 fn parse_hello<'a>(words: impl Iterator<Item = &'a str>) -> Result<PiHello, RequestError> {
     let (mut protocol, mut version, mut boot_id, mut grace) = (None, None, None, None);
+    let mut gives_next = false;
     for (key, value) in words.filter_map(|word| word.split_once('=')) {
         match key {
             "protocol" => protocol = value.parse().ok(),
@@ -172,6 +175,7 @@ fn parse_hello<'a>(words: impl Iterator<Item = &'a str>) -> Result<PiHello, Requ
                     .ok()
                     .filter(|seconds| GRACE_SECONDS.contains(seconds));
             }
+            "next" => gives_next = value == "yes",
             _ => {}
         }
     }
@@ -182,6 +186,7 @@ fn parse_hello<'a>(words: impl Iterator<Item = &'a str>) -> Result<PiHello, Requ
             .filter(|id| is_boot_id(id))
             .ok_or(RequestError::Hello("boot=BOOT_ID"))?,
         grace_seconds: grace.unwrap_or(DEFAULT_GRACE_SECONDS),
+        gives_next,
     })
 }
 
@@ -196,8 +201,12 @@ impl fmt::Display for Request {
         match self {
             Self::Hello(hello) => write!(
                 f,
-                "hello protocol={} version={} boot={} grace={}",
-                hello.protocol, hello.version, hello.boot_id, hello.grace_seconds
+                "hello protocol={} version={} boot={} grace={}{}",
+                hello.protocol,
+                hello.version,
+                hello.boot_id,
+                hello.grace_seconds,
+                if hello.gives_next { " next=yes" } else { "" }
             ),
             Self::Connect(busid, None) => write!(f, "connect {busid}"),
             Self::Connect(busid, Some(devid)) => write!(f, "connect {busid} {devid}"),
@@ -431,14 +440,15 @@ mod tests {
         prop_oneof![
             (busids(), devids()).prop_map(|(busid, devid)| Request::Connect(busid, devid)),
             (busids(), devids()).prop_map(|(busid, devid)| Request::Disconnect(busid, devid)),
-            (any::<u32>(), GRACE_SECONDS).prop_map(|(protocol, grace_seconds)| Request::Hello(
-                PiHello {
+            (any::<u32>(), GRACE_SECONDS, any::<bool>()).prop_map(
+                |(protocol, grace_seconds, gives_next)| Request::Hello(PiHello {
                     protocol,
                     version: "0.1.0".into(),
                     boot_id: BOOT_ID.into(),
                     grace_seconds,
-                }
-            )),
+                    gives_next,
+                })
+            ),
             Just(Request::Status),
             Just(Request::Ping),
             Just(Request::Check),

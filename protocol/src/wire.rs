@@ -15,6 +15,8 @@ const OP_REQ_DEVLIST: u16 = 0x8005;
 const OP_REP_DEVLIST: u16 = 0x0005;
 const OP_REQ_IMPORT: u16 = 0x8003;
 const OP_REP_IMPORT: u16 = 0x0003;
+/// Ours; the kernel's tools count from 0 (tools/usb/usbip/src/usbip_network.h).
+const OP_REQ_NEXT: u16 = 0x8070;
 const PATH_SIZE: usize = 256;
 /// The most devices taken from a device list; far above any real number.
 pub const MAX_DEVICES: u32 = 1024;
@@ -110,7 +112,7 @@ impl Header {
     /// How many bytes a request with this header has after it.
     pub fn request_body_len(self) -> Result<usize, WireError> {
         match self.code {
-            OP_REQ_DEVLIST => Ok(0),
+            OP_REQ_DEVLIST | OP_REQ_NEXT => Ok(0),
             OP_REQ_IMPORT => Ok(BUSID_SIZE),
             code => Err(WireError::Code(code)),
         }
@@ -130,6 +132,9 @@ pub enum Request {
     Devlist,
     /// One device.
     Import(BusId),
+    /// The next new device, answered like an import as soon as there is one. Asked of a Pi whose
+    /// hello says that it [gives](crate::line::PiHello::gives_next) them.
+    Next,
 }
 
 impl Request {
@@ -142,34 +147,26 @@ impl Request {
                 expected,
             });
         }
-        if header.code == OP_REQ_DEVLIST {
-            Ok(Self::Devlist)
-        } else {
-            Ok(Self::Import(busid_field(body)?))
+        match header.code {
+            OP_REQ_DEVLIST => Ok(Self::Devlist),
+            OP_REQ_NEXT => Ok(Self::Next),
+            _ => Ok(Self::Import(busid_field(body)?)),
         }
     }
 
     /// The bytes to send.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Devlist => Header {
-                code: OP_REQ_DEVLIST,
-                status: 0,
-            }
-            .encode()
-            .to_vec(),
-            Self::Import(busid) => {
-                let mut bytes = Header {
-                    code: OP_REQ_IMPORT,
-                    status: 0,
-                }
-                .encode()
-                .to_vec();
-                put_text(&mut bytes, busid.as_str(), BUSID_SIZE);
-                bytes
-            }
+        let code = match self {
+            Self::Devlist => OP_REQ_DEVLIST,
+            Self::Import(_) => OP_REQ_IMPORT,
+            Self::Next => OP_REQ_NEXT,
+        };
+        let mut bytes = Header { code, status: 0 }.encode().to_vec();
+        if let Self::Import(busid) = self {
+            put_text(&mut bytes, busid.as_str(), BUSID_SIZE);
         }
+        bytes
     }
 }
 
@@ -421,6 +418,7 @@ mod tests {
     fn requests_are_those_of_the_stock_client() {
         assert_eq!(Request::Devlist.encode(), STOCK_LIST);
         assert_eq!(decode_request(&STOCK_LIST), Ok(Request::Devlist));
+        assert_eq!(decode_request(&Request::Next.encode()), Ok(Request::Next));
         let import = Request::Import("1-1.4".parse().unwrap());
         assert_eq!(import.encode(), STOCK_ATTACH);
         assert_eq!(decode_request(&STOCK_ATTACH), Ok(import));

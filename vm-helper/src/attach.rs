@@ -3,6 +3,10 @@
 use std::{
     collections::BTreeSet,
     os::fd::AsFd,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -17,11 +21,10 @@ use crate::{
     config::PiConf,
     device,
     failure::Error,
-    import::{Imported, Server},
+    import::{Imported, Server, Waiting},
     lock::Lock,
     module, names,
     record::Record,
-    reserved::ReservedPort,
     root::Root,
     vhci::{Attach, Port, PortState, Vhci, set_fast_enumeration},
     wait,
@@ -49,6 +52,12 @@ pub struct Vm {
     pub fast_enumeration: bool,
     /// The Pi's boot id, where a session has told it.
     pub pi_boot_id: Option<String>,
+    /// Whether the Pi gives its next new device to who waits for it.
+    pub gives_next: bool,
+    /// The connection on which we do.
+    next: Arc<Mutex<Option<Waiting>>>,
+    /// Whether vhci was there when it was needed last.
+    has_vhci: Arc<AtomicBool>,
 }
 
 /// An attach that the kernel has begun.
@@ -102,6 +111,9 @@ impl Vm {
             grace: conf.grace,
             fast_enumeration: conf.fast_enumeration,
             pi_boot_id: None,
+            gives_next: false,
+            next: Arc::default(),
+            has_vhci: Arc::default(),
         }
     }
 
@@ -109,6 +121,19 @@ impl Vm {
     pub fn prepare(&self) -> Result<Vhci, Error> {
         let vhci = module::vhci(&self.root)?;
         set_fast_enumeration(&self.root, self.fast_enumeration);
+        Ok(vhci)
+    }
+
+    /// The controller. It is not looked for again while nothing fails: a plug has no time for that.
+    fn vhci(&self) -> Result<Vhci, Error> {
+        if self.has_vhci.load(Relaxed) {
+            return Ok(Vhci::loaded(&self.root));
+        }
+        let vhci = match Vhci::open(&self.root) {
+            Some(vhci) => vhci,
+            None => self.prepare()?,
+        };
+        self.has_vhci.store(true, Relaxed);
         Ok(vhci)
     }
 
@@ -120,15 +145,13 @@ impl Vm {
     /// Import a device and give its socket to the kernel, unless that is done already.
     pub fn begin(&self, busid: &BusId, asked: Option<DevId>) -> Result<Begun, Error> {
         let start = Instant::now();
-        // The way to the Pi and back takes as long as looking at what is here.
-        let dialled = self.server.dial();
-        let vhci = match Vhci::open(&self.root) {
-            Some(vhci) => vhci,
-            None => self.prepare()?,
-        };
+        // The Pi gives a new device before it tells of it.
+        let given = self.next().take_if(|next| next.has(busid, asked));
+        // Else the way to the Pi and back takes as long as looking at what is here.
+        let dialled = given.is_none().then(|| self.server.dial());
+        let vhci = self.vhci()?;
         let _lock = Lock::device(&self.root, busid)?;
-        let recorded = Record::ports(&self.root);
-        let own = Record::ports_of(&self.root, &recorded, busid);
+        let own = Record::ports_of(&self.root, busid);
         for held in self.held_on(&vhci, &own, busid)? {
             if asked.is_none_or(|asked| asked == held.devid) && !self.is_of_other_boot(&held) {
                 return Ok(Begun {
@@ -142,98 +165,83 @@ impl Vm {
             // An earlier generation: the Pi has ended it, or will with the import.
             self.release(&vhci, &held)?;
         }
-        let asked_for = self.server.open_dialled(dialled)?.ask(busid, self.grace)?;
-        // The Pi takes a moment, in which the port can be made ready: serial boards have no
-        // SuperSpeed, and most often it is known which generation comes.
-        let mut record = Record {
-            busid: busid.clone(),
-            devid: asked,
-            host: self.server.host.clone(),
-            address: Some(asked_for.peer()),
-            pi_boot_id: self.pi_boot_id.clone(),
+        let mut controllers = vhci.controllers().peekable();
+        let mut look = || {
+            if let Some(Err(_)) = controllers.peek() {
+                self.has_vhci.store(false, Relaxed);
+            }
         };
-        // Most often the one it had, or the first that has no record.
-        let guess = (0..=u32::MAX).find(|port| own.contains(port) || !recorded.contains(port));
-        let reserved = match ReservedPort::guess(&self.root, &vhci, guess.unwrap_or(0))? {
-            Some(port) => self.recorded(port, &record)?,
-            None => self.reserve(&vhci, &record, false, 0)?,
+        let imported = if let Some(given) = given {
+            look();
+            given.import(busid)?
+        } else {
+            let dialled = dialled.unwrap_or_else(|| self.server.dial());
+            let asked_for = self.server.open_dialled(dialled)?.ask(busid, self.grace)?;
+            // The Pi takes a moment, in which the first ports can be looked at.
+            look();
+            asked_for.answer()?
         };
-        let imported = asked_for.answer()?;
-        let device = imported.device.clone();
-        if let Some(asked) = asked.filter(|asked| *asked != device.devid) {
+        let devid = imported.device.devid;
+        if let Some(asked) = asked.filter(|asked| *asked != devid) {
             return Err(Error::Superseded {
                 busid: busid.clone(),
                 asked,
-                found: device.devid,
+                found: devid,
             });
         }
-        if record.devid.is_none() {
-            record.devid = Some(device.devid);
-            record.save(&self.root, reserved.number)?;
-        }
         let import = start.elapsed();
-        let port = self.hand_over(&vhci, &imported, reserved, &record)?;
+        let port = hand_over(&vhci, controllers, &imported, &own)?;
         let attach = start.elapsed().saturating_sub(import);
+        if let Err(error) = self.record(&imported, port) {
+            // Nobody would know whose it is.
+            vhci.detach(port, devid)?;
+            return Err(error);
+        }
         Ok(Begun {
             vhci,
             busid: busid.clone(),
-            devid: device.devid,
+            devid,
             port,
             fresh: Some(Fresh {
-                device,
+                device: imported.device,
                 import,
                 attach,
             }),
         })
     }
 
-    /// A port with its record, which is written before the attach.
-    fn reserve(
-        &self,
-        vhci: &Vhci,
-        record: &Record,
-        is_super: bool,
-        first: u32,
-    ) -> Result<ReservedPort, Error> {
-        let reserved = ReservedPort::take(&self.root, vhci, is_super, first)?;
-        self.recorded(reserved, record)
+    fn next(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn recorded(&self, reserved: ReservedPort, record: &Record) -> Result<ReservedPort, Error> {
-        record.save(&self.root, reserved.number)?;
-        Ok(reserved)
+    /// Have a connection ready for the Pi's next new device, where it gives it. A plug goes without as
+    /// well, a few milliseconds later.
+    pub fn wait_for_next(&self) {
+        let waits = |next: &Waiting| !next.is_answered();
+        if !self.gives_next || self.next().as_ref().is_some_and(waits) {
+            return;
+        }
+        let waiting = self.server.open();
+        let waiting = waiting.and_then(|opened| opened.wait_for_next(self.grace));
+        *self.next() = waiting.ok();
     }
 
-    /// Give the socket to the kernel.
-    fn hand_over(
-        &self,
-        vhci: &Vhci,
-        imported: &Imported,
-        mut reserved: ReservedPort,
-        record: &Record,
-    ) -> Result<u32, Error> {
-        let device = &imported.device;
-        if device.speed.is_super() {
-            reserved = self.reserve(vhci, record, true, 0)?;
+    /// Note whose device a port carries.
+    fn record(&self, imported: &Imported, port: u32) -> Result<(), Error> {
+        let record = Record {
+            busid: imported.device.busid.clone(),
+            devid: Some(imported.device.devid),
+            host: self.server.host.clone(),
+            address: Some(imported.peer),
+            pi_boot_id: self.pi_boot_id.clone(),
+        };
+        let _lock = Lock::records(&self.root)?;
+        record.save(&self.root, port)?;
+        // For people who ask the stock tool; the attachment is as good without it.
+        if let Err(error) = record.save_stock(&self.root, port, self.server.port) {
+            eprintln!("{}", error.sentence());
         }
-        loop {
-            let (port, socket) = (reserved.number, imported.stream.as_fd());
-            match vhci.attach(port, socket, device.devid, device.speed)? {
-                Attach::Done => {
-                    reserved.stays();
-                    // For people who ask the stock tool; the attachment is as good without it.
-                    if let Err(error) = record.save_stock(&self.root, port, self.server.port) {
-                        eprintln!("{}", error.sentence());
-                    }
-                    return Ok(port);
-                }
-                // The stock tool knows no lock of ours and rewrites its own record.
-                Attach::PortBusy => {
-                    reserved.stays();
-                    reserved = self.reserve(vhci, record, device.speed.is_super(), port + 1)?;
-                }
-            }
-        }
+        Ok(())
     }
 
     /// Wait for enumeration and ttys.
@@ -341,7 +349,7 @@ impl Vm {
         };
         let _lock = Lock::device(&self.root, busid)?;
         let mut detached = false;
-        let own = Record::ports_of(&self.root, &Record::ports(&self.root), busid);
+        let own = Record::ports_of(&self.root, busid);
         for held in self.held_on(&vhci, &own, busid)? {
             if asked.is_none_or(|asked| asked == held.devid) {
                 self.release(&vhci, &held)?;
@@ -362,7 +370,7 @@ impl Vm {
         for busid in self.attached()? {
             let _lock = Lock::device(&self.root, &busid)?;
             // Looked up again under the lock: it may have been replaced meanwhile.
-            let own = Record::ports_of(&self.root, &Record::ports(&self.root), &busid);
+            let own = Record::ports_of(&self.root, &busid);
             for mut held in self.held_on(&vhci, &own, &busid)? {
                 if self.is_of_other_boot(&held) {
                     self.release(&vhci, &held)?;
@@ -386,24 +394,20 @@ impl Vm {
         self.free(vhci, held.port.number, held.devid)
     }
 
-    /// Detach, with the record. Nobody takes the port in between: the record that is removed would be
-    /// theirs.
+    /// Detach, with the record.
     fn free(&self, vhci: &Vhci, port: u32, devid: DevId) -> Result<(), Error> {
-        let lock = Lock::port(&self.root, port)?;
         vhci.detach(port, devid)?;
-        if lock.is_some() {
-            Record::remove(&self.root, port);
-        }
-        Ok(())
+        self.forget(vhci, &[port].into())
     }
 
-    /// Remove what is recorded of a device on ports that it left by itself: the next plug would look at
-    /// them.
+    /// Remove what is recorded of ports that are free, also because a device left by itself: the next
+    /// plug would look at it.
     fn forget(&self, vhci: &Vhci, ports: &BTreeSet<u32>) -> Result<(), Error> {
         for number in ports.iter().copied() {
-            let lock = Lock::port(&self.root, number)?;
+            // Who attaches to it now writes the record afterwards.
+            let _lock = Lock::records(&self.root)?;
             let port = vhci.port(number)?;
-            if lock.is_some() && port.is_none_or(|port| port.state == PortState::Free) {
+            if port.is_none_or(|port| port.state == PortState::Free) {
                 Record::remove(&self.root, number);
             }
         }
@@ -496,6 +500,33 @@ impl Vm {
             ports_total: count(high_speed().count()),
         })
     }
+}
+
+/// Give the socket to the kernel: on the port that the device had, or else the lowest that is free, so
+/// that names stay the same.
+fn hand_over(
+    vhci: &Vhci,
+    controllers: impl Iterator<Item = Result<Vec<Port>, Error>>,
+    imported: &Imported,
+    had: &BTreeSet<u32>,
+) -> Result<u32, Error> {
+    let (device, socket) = (&imported.device, imported.stream.as_fd());
+    let mut total = 0;
+    for ports in controllers {
+        let mut ports = ports?;
+        ports.retain(|port| port.is_super == device.speed.is_super());
+        total += ports.len();
+        ports.retain(|port| port.state == PortState::Free);
+        ports.sort_by_key(|port| (!had.contains(&port.number), port.number));
+        for Port { number, .. } in ports {
+            match vhci.attach(number, socket, device.devid, device.speed)? {
+                Attach::Done => return Ok(number),
+                // Somebody else was quicker.
+                Attach::PortBusy => {}
+            }
+        }
+    }
+    Err(Error::NoFreePort { total })
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use protocol::{
-    BusId,
+    BusId, DevId,
     wire::{self, Device, Header, Request, Status, WireError},
 };
 use rustix::{event::PollFlags, io::Errno};
@@ -55,6 +55,10 @@ pub struct Secured {
     /// The address that answered.
     pub peer: IpAddr,
 }
+
+/// A connection on which the Pi gives its next new device, which it answers as an import.
+#[derive(Debug)]
+pub struct Waiting(Secured);
 
 /// An import that the Pi has to answer.
 #[derive(Debug)]
@@ -269,24 +273,54 @@ impl Secured {
     /// Ask for one device, on a connection that gets the options which stay in force after the kernel
     /// took it over.
     pub fn ask(mut self, busid: &BusId, grace: Duration) -> Result<Asked, Error> {
-        let mut talk = Talk::start(&mut self.stream, &self.host, &import_of(busid));
-        talk.send(&Request::Import(busid.clone()))?;
-        // While the Pi thinks.
-        set_options(talk.stream, grace).map_err(|source| talk.failed(source))?;
+        self.send(&Request::Import(busid.clone()), &import_of(busid), grace)?;
         Ok(Asked {
             secured: self,
             busid: busid.clone(),
         })
     }
+
+    /// Wait for the Pi's next new device, on a connection with the same options.
+    pub fn wait_for_next(mut self, grace: Duration) -> Result<Waiting, Error> {
+        self.send(&Request::Next, "wait for a device of", grace)?;
+        Ok(Waiting(self))
+    }
+
+    fn send(&mut self, request: &Request, act: &str, grace: Duration) -> Result<(), Error> {
+        let mut talk = Talk::start(&mut self.stream, &self.host, act);
+        talk.send(request)?;
+        // While the Pi thinks.
+        set_options(talk.stream, grace).map_err(|source| talk.failed(source))
+    }
+}
+
+impl Waiting {
+    /// Whether the Pi has said something, or left.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        wait::ready(&self.0.stream, PollFlags::IN, Duration::ZERO).unwrap_or(true)
+    }
+
+    /// Whether this device was given.
+    #[must_use]
+    pub fn has(&self, busid: &BusId, asked: Option<DevId>) -> bool {
+        let mut bytes = [0; Header::SIZE + Device::SIZE];
+        // Looking takes nothing away: it may be for another request.
+        self.is_answered()
+            && self.0.stream.peek(&mut bytes).ok() == Some(bytes.len())
+            && given(&bytes).is_some_and(|device| {
+                device.busid == *busid && asked.is_none_or(|asked| asked == device.devid)
+            })
+    }
+
+    /// Take it.
+    pub fn import(self, busid: &BusId) -> Result<Imported, Error> {
+        let (secured, busid) = (self.0, busid.clone());
+        Asked { secured, busid }.answer()
+    }
 }
 
 impl Asked {
-    /// The address that is asked.
-    #[must_use]
-    pub fn peer(&self) -> IpAddr {
-        self.secured.peer
-    }
-
     /// Wait for the device.
     pub fn answer(self) -> Result<Imported, Error> {
         let Self { mut secured, busid } = self;
@@ -312,6 +346,14 @@ impl Asked {
             stream: secured.stream,
         })
     }
+}
+
+/// The device in a reply to an import.
+fn given(reply: &[u8]) -> Option<Device> {
+    let (header, device) = reply.split_first_chunk()?;
+    let status = Header::decode(*header).and_then(wire::check_import_reply);
+    let (device, _) = Device::decode(device.first_chunk()?).ok()?;
+    (status == Ok(Status::Ok)).then_some(device)
 }
 
 fn import_of(busid: &BusId) -> String {

@@ -22,7 +22,6 @@ pub mod module;
 pub mod names;
 pub mod presence;
 pub mod record;
-mod reserved;
 pub mod resolve;
 pub mod root;
 mod run;

@@ -18,7 +18,7 @@ use crate::{
 pub(crate) const RUN_DIR: &str = "/run/usbip-vm";
 /// How long another import of the same device may take: connect, reply, enumeration's start.
 const DEVICE_LIMIT: Duration = Duration::from_secs(20);
-/// How long changing the names or the links may take; it is a matter of milliseconds.
+/// How long changing the records, the names or the links may take; it is a matter of milliseconds.
 const FILE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Held until dropped; the kernel drops it when the process dies.
@@ -33,13 +33,9 @@ impl Lock {
         Self::take(root, &format!("lock-{busid}"), DEVICE_LIMIT)
     }
 
-    /// Nobody else attaches to this vhci port; none when somebody is about to.
-    pub(crate) fn port(root: &Root, number: u32) -> Result<Option<Self>, Error> {
-        match Self::take(root, &format!("lock-port{number}"), Duration::ZERO) {
-            Ok(lock) => Ok(Some(lock)),
-            Err(Error::Locked { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// Nobody else writes or removes a port's record.
+    pub(crate) fn records(root: &Root) -> Result<Self, Error> {
+        Self::take(root, "lock-records", FILE_LIMIT)
     }
 
     /// Nobody else changes the names.

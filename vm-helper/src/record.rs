@@ -1,7 +1,8 @@
 //! Who is attached to a vhci port: the kernel knows the devid, not the Pi's name for the device.
 //!
-//! A record is written before the attach, so that a helper killed in between leaves a record of
-//! nothing instead of an attachment of nobody: the devid tells whether a record is still true.
+//! A record is written after the attach, which is what the Pi waits for, and the devid tells whether
+//! it is still true. A helper killed in between leaves an attachment of nobody: the Pi does not find
+//! it in our list, ends it and has it made anew.
 
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
@@ -39,19 +40,10 @@ impl Record {
         Self::load_own(root, port, devid).or_else(|| Self::load_stock(root, port, devid))
     }
 
-    /// The ports that have a record, true or not. Costs less than asking the kernel about all of them.
+    /// The ports whose records are about this busid, true or not. Costs less than asking the kernel
+    /// about all ports.
     #[must_use]
-    pub fn ports(root: &Root) -> BTreeSet<u32> {
-        let names = [RUN_DIR, STOCK_DIR].map(|dir| names_in(&root.path(dir)));
-        let recorded = names.iter().flatten();
-        recorded
-            .filter_map(|name| name.strip_prefix("port")?.parse().ok())
-            .collect()
-    }
-
-    /// Those of them whose records are about this busid.
-    #[must_use]
-    pub fn ports_of(root: &Root, recorded: &BTreeSet<u32>, busid: &BusId) -> BTreeSet<u32> {
+    pub fn ports_of(root: &Root, busid: &BusId) -> BTreeSet<u32> {
         let is_of = |port: &u32| {
             let own = Self::load_own(root, *port, None);
             own.is_some_and(|record| record.busid == *busid)
@@ -59,7 +51,12 @@ impl Record {
                     .read(&stock_path(*port))
                     .is_ok_and(|text| text.split_ascii_whitespace().nth(2) == Some(busid.as_str()))
         };
-        recorded.iter().copied().filter(is_of).collect()
+        let names = [RUN_DIR, STOCK_DIR].map(|dir| names_in(&root.path(dir)));
+        let recorded = names.iter().flatten();
+        recorded
+            .filter_map(|name| name.strip_prefix("port")?.parse().ok())
+            .filter(is_of)
+            .collect()
     }
 
     fn load_own(root: &Root, port: u32, devid: Option<DevId>) -> Option<Self> {
@@ -141,8 +138,7 @@ mod tests {
             Some(record())
         );
         assert_eq!(Record::load(&root, 2, None), Some(record()));
-        assert_eq!(Record::ports(&root), [2].into());
-        let of = Record::ports_of(&root, &[1, 2].into(), &record().busid);
+        let of = Record::ports_of(&root, &record().busid);
         assert_eq!(of, [2].into());
         assert_eq!(
             fs::read_to_string(root.path("/var/run/vhci_hcd/port2")).unwrap(),
@@ -162,8 +158,7 @@ mod tests {
         fs::write(root.path(&stock_path(0)), "192.168.1.50 3240 1-1.3\n").unwrap();
         let found = Record::load(&root, 0, Some(DevId(0x0001_0009))).unwrap();
         assert_eq!(found.busid.as_str(), "1-1.3");
-        assert_eq!(Record::ports(&root), [0].into());
-        let ports = |busid: &str| Record::ports_of(&root, &[0].into(), &busid.parse().unwrap());
+        let ports = |busid: &str| Record::ports_of(&root, &busid.parse().unwrap());
         assert_eq!((ports("1-1.3"), ports("1-1")), ([0].into(), [].into()));
         assert_eq!(found.address, Some([192, 168, 1, 50].into()));
     }

@@ -242,6 +242,7 @@ impl Session {
         let mut vm = (*self.vm).clone();
         vm.pi_boot_id = Some(hello.boot_id.clone());
         vm.grace = Duration::from_secs(hello.grace_seconds.into());
+        vm.gives_next = hello.gives_next;
         self.vm = Arc::new(vm);
     }
 }
@@ -250,6 +251,9 @@ fn carry_out(vm: &Vm, replies: &SyncSender<Reply>, request: &Request) {
     let answered = handler::answer(vm, request);
     if !send(replies, Some(request.to_string()), answered.answer) {
         return;
+    }
+    if matches!(request, Request::Hello(_) | Request::Connect(..)) {
+        vm.wait_for_next();
     }
     if let Some((attachment, since)) = answered.unsettled {
         send(replies, None, Answer::Settled(vm.settle(attachment, since)));

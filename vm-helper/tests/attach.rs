@@ -4,10 +4,19 @@
 
 mod play;
 
-use std::{collections::BTreeSet, thread};
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    net::{Shutdown, TcpStream},
+    thread,
+};
 
 use play::{Machine, Manners, Pi, busid, device};
-use protocol::{DevId, line::FailureKind, wire::Status};
+use protocol::{
+    DevId,
+    line::FailureKind,
+    wire::{self, Status},
+};
 use vm_helper::{boot, failure::Error, import::Server};
 
 fn kind(result: Result<impl Sized, Error>) -> FailureKind {
@@ -139,6 +148,42 @@ fn devices_plugged_together_get_a_port_each() {
     let mut attached: Vec<_> = vm.attached().unwrap();
     attached.sort();
     assert_eq!(attached, names.map(busid), "each record is of its own port");
+}
+
+#[test]
+fn a_device_that_was_given_is_not_asked_for() {
+    let machine = Machine::new();
+    let pi = Pi::with(vec![device("1-1.1", 4), device("1-1.2", 5)]);
+    let mut vm = machine.vm(&pi);
+    vm.wait_for_next();
+    vm.gives_next = true;
+    vm.wait_for_next();
+    vm.wait_for_next();
+    let mut next = pi.next();
+    assert!(pi.waits.try_recv().is_err(), "one is enough");
+    let give = |next: &mut TcpStream, device| {
+        next.write_all(&wire::encode_import(Ok(&device))).unwrap();
+    };
+    give(&mut next, device("1-1.1", 4));
+    // It stays for whom it is for.
+    vm.connect(&busid("1-1.2"), None).unwrap();
+    let given = vm.connect(&busid("1-1.1"), Some(DevId::new(1, 4))).unwrap();
+    assert_eq!((given.port, given.devid), (1, DevId::new(1, 4)));
+    assert_eq!(*pi.imports.lock().unwrap(), [busid("1-1.2")]);
+
+    // Another generation than the one that was asked for, and a Pi that left.
+    vm.wait_for_next();
+    give(&mut pi.next(), device("1-1.3", 8));
+    pi.devices.lock().unwrap().push(device("1-1.3", 9));
+    let third = vm.connect(&busid("1-1.3"), Some(DevId::new(1, 9))).unwrap();
+    assert_eq!(third.devid, DevId::new(1, 9));
+    vm.wait_for_next();
+    pi.next().shutdown(Shutdown::Both).unwrap();
+    vm.disconnect(&busid("1-1.2"), None).unwrap();
+    vm.connect(&busid("1-1.2"), None).unwrap();
+    assert_eq!(pi.imports.lock().unwrap().len(), 3);
+    vm.wait_for_next();
+    pi.next();
 }
 
 #[test]

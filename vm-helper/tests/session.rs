@@ -86,8 +86,9 @@ fn a_session_greets_attaches_and_ends_without_detaching() {
     );
     assert_eq!(vm.address, Some([127, 0, 0, 1].into()));
 
-    session.say(&hello(PI_BOOT));
+    session.say(&format!("{} next=yes", hello(PI_BOOT)));
     assert!(matches!(session.hear().answer, Answer::Welcome { cleared } if cleared.is_empty()));
+    pi.next();
     session.say("connect 1-1.1 00010004");
     let attached = session.hear();
     assert_eq!(attached.re.as_deref(), Some("connect 1-1.1 00010004"));

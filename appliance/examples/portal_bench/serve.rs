@@ -98,6 +98,7 @@ impl UsbHost for World {
         Ok(())
     }
 
+    fn announce(&self, _: bool) {}
     fn rescan(&self) {
         let devices = self.devices.lock().unwrap();
         let snapshot = devices.values().cloned().collect();
@@ -120,6 +121,9 @@ impl UsbHost for World {
 }
 
 impl Sessions for World {
+    fn give(&self, _: &BusId) {}
+    fn end_waiting(&self) {}
+
     async fn end(&self, busid: BusId, devid: DevId) -> Result<(), String> {
         self.change(&busid, devid, StubStatus::Available)
     }
@@ -251,14 +255,14 @@ async fn serve(dir: &Path) {
         }
     });
 
-    let started = handle.started();
-    let alive = handle.clone();
+    let (started, alive) = (handle.started(), handle.clone());
     let notices = store.clone();
     let pi = PiHello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
         boot_id: String::new(),
         grace_seconds: 30,
+        gives_next: false,
     };
     let context = Context {
         view: handle.view,

@@ -228,6 +228,13 @@ impl Kept {
         scopes.filter_map(|scope| self.held.get(&scope))
     }
 
+    /// Whether a device's serial number can make a difference to what is done with it.
+    #[must_use]
+    pub fn depends_on_serial(&self) -> bool {
+        let by_serial = |scope: &Scope| matches!(scope, Scope::Serial(_));
+        !self.held.is_empty() || self.rules.keys().any(by_serial)
+    }
+
     /// Whether there is room for one more hold.
     #[must_use]
     pub fn can_hold(&self) -> bool {

@@ -16,6 +16,7 @@
 //! that nobody holds back is attached to the paired VM) with the actual one (sysfs here, vhci
 //! there). Events make it fast; the reconcile on every session and every 30 s makes it right.
 
+mod coming;
 pub mod identity;
 pub mod input;
 pub mod kept;

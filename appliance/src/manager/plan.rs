@@ -99,7 +99,7 @@ fn strays_on_the_vm(state: &mut State, effects: &mut Vec<Effect>) {
         }
         let device = state.devices.get(busid).filter(|d| d.facts.devid == *devid);
         let stray = match device {
-            None => true,
+            None => !state.is_coming(busid, *devid),
             Some(device) if !state.is_wanted(device) => true,
             Some(device) if device.is_used() => false,
             // The Pi has no session for it, so the VM's end is dead; unless news of an import is
@@ -209,7 +209,9 @@ mod tests {
         line::{self, Answer, Attachment, Request, Tty, VmHello, VmStatus},
     };
 
-    use super::super::{Effect, Identity, Input, Remembered, State, step, view::DeviceState};
+    use super::super::{
+        Effect, Identity, Input, Keep, Remembered, Ruling, Scope, State, step, view::DeviceState,
+    };
     use crate::{
         usb::{Change, StubStatus, UsbDevice, Verdict},
         usbipd::{self, RefusedImport},
@@ -360,6 +362,66 @@ mod tests {
             panic!("{state:?}");
         };
         assert_eq!(message, "no such driver");
+    }
+
+    /// A paired VM, and a device that comes.
+    fn coming(kept: Vec<Keep>, device: &UsbDevice) -> (State, Vec<Effect>) {
+        let mut inputs = paired(&[], &[]);
+        inputs[0] = Input::Kept(kept);
+        inputs.push(Input::Usb(Change::Coming(UsbDevice {
+            serial: None,
+            driver: None,
+            ..device.clone()
+        })));
+        let begun = (State::new(Duration::from_secs(30)), Vec::new());
+        let now = Duration::from_millis(1);
+        (inputs.into_iter()).fold(begun, |(state, _), input| step(state, now, input))
+    }
+
+    #[test]
+    fn the_vm_is_told_of_a_device_before_its_serial_number_can_be_read() {
+        let mut device = device("1-1", 2);
+        device.stub = None;
+        let (state, orders) = coming(Vec::new(), &device);
+        let now = Duration::from_millis(6);
+        assert_eq!(connected(&orders), ["1-1"]);
+        assert!(state.exports().fresh.contains_key(&device.busid));
+        assert!(state.view().devices.is_empty());
+
+        let present = Input::Usb(Change::Present(device.clone()));
+        let (whole, orders) = step(state.clone(), now, present);
+        let bind = Effect::Bind(device.busid.clone(), device.devid);
+        assert!(orders.contains(&bind), "{orders:?}");
+        assert_eq!(connected(&orders), [""; 0]);
+        assert!(whole.exports().fresh.contains_key(&device.busid));
+
+        // It turns out to be something that this Pi needs, or is pulled.
+        let needed = UsbDevice {
+            verdict: Verdict::Refuse("it is this Pi's network interface eth1".to_owned()),
+            ..device.clone()
+        };
+        for change in [Change::Present(needed), Change::Gone(device.busid)] {
+            let (state, _) = step(state.clone(), now, Input::Usb(change));
+            assert!(state.exports().fresh.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_depends_on_the_serial_number_waits_for_it() {
+        let mut device = device("1-1", 2);
+        device.stub = None;
+        let serial = Scope::serial(&device).unwrap();
+        for keep in [
+            Keep::Held(serial.clone(), true),
+            Keep::Rule(serial, Some(Ruling::Ignore)),
+        ] {
+            let (state, orders) = coming(vec![keep], &device);
+            assert_eq!(connected(&orders), [""; 0]);
+            let present = Input::Usb(Change::Present(device.clone()));
+            let (state, orders) = step(state, Duration::from_millis(6), present);
+            assert_eq!(connected(&orders), [""; 0]);
+            assert!(state.exports().fresh.is_empty());
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ const POWER_LIMIT: Duration = Duration::from_secs(30);
 /// What happened is shown this much later, and what follows with it: first things first, while a
 /// device is on its way to the VM. What a person asked for is shown at once.
 const SHOW: Duration = Duration::from_millis(20);
-/// How much later a device is bound of which the VM is told: both take a small processor some
+/// How much later a device is bound of which the VM was told: both take a small processor some
 /// milliseconds, and the VM's kernel leaves it alone for 100 ms (see `usbipd::Exports::fresh`).
 const HEAD_START: Duration = Duration::from_millis(20);
 const COMMAND_QUEUE: usize = 32;
@@ -53,6 +53,8 @@ const RESULT_QUEUE: usize = 256;
 pub trait UsbHost: Send + Sync + 'static {
     /// Have a [`Change::Snapshot`] sent. Does not block.
     fn rescan(&self);
+    /// Whether a [`Change::Coming`] is of use from now on. Does not block.
+    fn announce(&self, coming: bool);
     /// Give a device to usbip-host.
     fn bind(&self, busid: &BusId, devid: DevId) -> Result<(), String>;
     /// Take it back and give it anew.
@@ -65,8 +67,12 @@ pub trait UsbHost: Send + Sync + 'static {
     fn sweep(&self);
 }
 
-/// Ending the sessions of imported devices.
+/// The sessions of imported devices.
 pub trait Sessions: Send + Sync + 'static {
+    /// Let the VM have a new device before it asks, if it waits for one. Does not block.
+    fn give(&self, busid: &BusId);
+    /// Who waited will not hear what it is given. Does not block.
+    fn end_waiting(&self);
     /// End one; a success when the device is free.
     fn end(&self, busid: BusId, devid: DevId) -> impl Future<Output = Result<(), String>> + Send;
 }
@@ -258,9 +264,13 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
         if !matches!(input, Input::Tick) {
             tracing::debug!(?input, "heard");
         }
+        if let Input::Vm(vm::Event::Down(_) | vm::Event::Paired(_)) = &input {
+            self.sessions.end_waiting();
+        }
         let state = std::mem::take(&mut self.state);
         let (state, effects) = step(state, self.pulse.now(), input);
         self.state = state;
+        self.usb.announce(self.state.takes_coming());
         // Before any order, since the VM's import may follow it within a millisecond.
         let exports = self.state.exports();
         self.exports.send_if_modified(|published| {
@@ -270,15 +280,9 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
             }
             changed
         });
-        let tells = |effect: &Effect| matches!(effect, Effect::Send(Request::Connect(..)));
-        let bind_after = if effects.iter().any(tells) {
-            HEAD_START
-        } else {
-            Duration::ZERO
-        };
         for effect in effects {
             tracing::debug!(?effect, "ordered");
-            self.carry_out(effect, bind_after);
+            self.carry_out(effect);
         }
     }
 
@@ -294,7 +298,7 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
         });
     }
 
-    fn carry_out(&mut self, effect: Effect, bind_after: Duration) {
+    fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Rescan => self.usb.rescan(),
             Effect::Sweep => {
@@ -302,13 +306,20 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
                 tokio::task::spawn_blocking(move || usb.sweep());
             }
             Effect::Bind(busid, devid) => {
-                self.act(busid, devid, bind_after, U::bind, Input::Bound);
+                let told = self.state.told_at(&busid, devid);
+                let due = told.map_or(Duration::ZERO, |told| told + HEAD_START);
+                let head_start = due.saturating_sub(self.pulse.now());
+                let bind = self.act(busid, devid, U::bind, Input::Bound);
+                tokio::spawn(async move {
+                    sleep(head_start).await;
+                    tokio::task::spawn_blocking(bind);
+                });
             }
             Effect::Rebind(busid, devid) => {
-                self.act(busid, devid, Duration::ZERO, U::rebind, Input::Bound);
+                tokio::task::spawn_blocking(self.act(busid, devid, U::rebind, Input::Bound));
             }
             Effect::Unbind(busid, devid) => {
-                self.act(busid, devid, Duration::ZERO, U::unbind, Input::Unbound);
+                tokio::task::spawn_blocking(self.act(busid, devid, U::unbind, Input::Unbound));
             }
             Effect::EndSession(busid, devid) => {
                 let (sessions, results) = (Arc::clone(&self.sessions), self.results.0.clone());
@@ -323,6 +334,9 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
             Effect::PowerCycle(busid, devid) => self.power_cycle(busid, devid),
             Effect::Kick => self.link.kick(),
             Effect::Send(request) => {
+                if let Request::Connect(busid, Some(_)) = &request {
+                    self.sessions.give(busid);
+                }
                 if let Err(answer) = self.link.send(request.clone()) {
                     let event = vm::Event::Reply {
                         request,
@@ -360,23 +374,14 @@ impl<U: UsbHost, S: Sessions, L: VmLink, M: Memory> Manager<U, S, L, M> {
         &self,
         busid: BusId,
         devid: DevId,
-        after: Duration,
         act: impl FnOnce(&U, &BusId, DevId) -> Result<(), String> + Send + 'static,
         done: fn(BusId, DevId, Result<(), String>) -> Input,
-    ) {
+    ) -> impl FnOnce() + Send + 'static {
         let (usb, results) = (Arc::clone(&self.usb), self.results.0.clone());
-        let work = move || {
+        move || {
             let result = act(&usb, &busid, devid);
             // Nobody hears it only when the appliance ends.
             let _ = results.blocking_send(done(busid, devid, result));
-        };
-        if after.is_zero() {
-            tokio::task::spawn_blocking(work);
-        } else {
-            tokio::spawn(async move {
-                sleep(after).await;
-                tokio::task::spawn_blocking(work);
-            });
         }
     }
 }

@@ -376,6 +376,14 @@ impl World {
         };
         self.plugged.insert(busid.clone(), plugged);
         let facts = self.facts(busid).unwrap();
+        // Uevents can be missed.
+        if self.random(0..4) > 0 {
+            self.tell_usb(Change::Coming(UsbDevice {
+                configuration: 0,
+                driver: None,
+                ..facts.clone()
+            }));
+        }
         self.tell_usb(Change::Present(facts));
     }
 

@@ -11,7 +11,10 @@ use protocol::{
     line::{Attachment, Request, VmHello},
 };
 
-use super::{Identity, Kept, Remembered, Scope, naming::Naming, power::Cycle, record::Recorded};
+use super::{
+    Identity, Kept, Remembered, Scope, coming::Coming, naming::Naming, power::Cycle,
+    record::Recorded,
+};
 use crate::{
     usb::{StubStatus, UsbDevice, Verdict},
     usbipd::Exports,
@@ -49,6 +52,8 @@ pub struct State {
     pub(super) addresses: HashSet<IpAddr>,
     pub(super) session: Session,
     pub(super) devices: BTreeMap<BusId, Device>,
+    /// Those that the VM was told of before they were there.
+    pub(super) coming: BTreeMap<BusId, Coming>,
     /// The VM's vhci ports by the last status and the answers since; by devid, since a replugged
     /// device can be there in two generations for a moment.
     pub(super) vm_ports: BTreeMap<(BusId, DevId), VmPort>,
@@ -221,6 +226,8 @@ impl State {
                 devices.insert(busid.clone(), device.facts.on_the_wire());
             }
         }
+        let coming = self.coming.iter().filter(|(_, c)| self.is_welcome(c));
+        fresh.extend(coming.map(|(busid, c)| (busid.clone(), c.facts.on_the_wire())));
         let peers = if self.pairing.is_some() && !self.is_a_stranger() {
             self.addresses.clone()
         } else {
@@ -289,6 +296,13 @@ impl State {
 
     pub(super) fn is_pending(&self, request: &Request) -> bool {
         self.pending.contains_key(&request.to_string())
+    }
+
+    /// When the VM was told to attach this generation, while it has not answered.
+    pub(super) fn told_at(&self, busid: &BusId, devid: DevId) -> Option<Duration> {
+        let request = Request::Connect(busid.clone(), Some(devid));
+        let (_, since) = self.pending.get(&request.to_string())?;
+        Some(*since)
     }
 
     /// Whether a connect or disconnect of this generation is on its way.

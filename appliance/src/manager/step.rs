@@ -8,7 +8,7 @@ use protocol::{
 };
 
 use super::{
-    Identity, Remembered,
+    Identity, Remembered, coming,
     input::{Command, Effect, Input},
     kept::{Keep, Scope},
     naming, plan, power, record,
@@ -72,11 +72,14 @@ fn usb(state: &mut State, change: Change, effects: &mut Vec<Effect>) {
             for facts in devices {
                 present(state, facts);
             }
+            state.coming.clear();
             state.scanned = true;
             state.ruled_unseen = false;
         }
+        Change::Coming(facts) => coming::begins(state, facts, effects),
         Change::Present(facts) => present(state, facts),
         Change::Gone(busid) => {
+            state.coming.remove(&busid);
             if unplugged(state, &busid) {
                 effects.push(Effect::Sweep);
                 state.ask_status_by(state.now + RECHECK);
@@ -101,7 +104,10 @@ fn present(state: &mut State, mut facts: UsbDevice) {
         let busid = facts.busid.clone();
         unplugged(state, &busid);
         power::back(state, &busid);
+        let coming = state.coming.remove(&busid);
+        let coming = coming.filter(|coming| coming.facts.devid == facts.devid);
         let mut device = Device::new(facts, now);
+        device.since = coming.map_or(now, |coming| coming.since);
         device.heir_of = naming::heir_of(state, &device.facts);
         state.devices.insert(busid, device);
         return;

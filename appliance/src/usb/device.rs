@@ -110,6 +110,9 @@ pub enum Change {
     /// Everything that is there now; what is not in it is gone. Sent first, on request, and when
     /// events were lost.
     Snapshot(Vec<UsbDevice>),
+    /// A device that is to be exported is being given its driver. Its texts and configuration are
+    /// still missing; [`Change::Present`] or [`Change::Gone`] follows within milliseconds.
+    Coming(UsbDevice),
     /// A device is there, or its facts changed.
     Present(UsbDevice),
     /// A device was unplugged.

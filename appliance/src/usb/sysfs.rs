@@ -9,11 +9,11 @@ use std::{
 use protocol::{BusId, DevId, Speed};
 
 use super::{
-    descriptors,
+    descriptors::{self, Described, Interface},
     device::{StubStatus, UsbDevice},
     directory::Directory,
     policy,
-    usage::{self, Mounts},
+    usage::{self, Mounts, Usage},
 };
 
 /// Why the devices could not be read.
@@ -119,54 +119,113 @@ impl Sysfs {
         Some(directory)
     }
 
+    /// One device whose driver is not bound yet: what can be read while the kernel holds its lock for
+    /// that (`__device_attach`, drivers/base/dd.c), so without its texts and configuration.
+    #[must_use]
+    pub fn coming(&self, busid: &BusId) -> Option<UsbDevice> {
+        Some(Opened::new(self, busid)?.facts(0, &Usage::default()))
+    }
+
     fn read(&self, busid: &BusId, mounts: &Mounts) -> Option<UsbDevice> {
-        let path = self.directory(busid)?;
-        // All that is read through it is of one device, whatever is plugged in there meanwhile.
-        let directory = Directory::open(&path)?;
-        let bytes = directory.bytes("descriptors")?;
-        let described = descriptors::device(&bytes)?;
-        let interfaces = descriptors::interfaces(&bytes);
-        let speed = Speed::from_sysfs(&directory.text("speed")?)?;
-        let place = Place::of(&self.root, &path, busid, speed);
+        let opened = Opened::new(self, busid)?;
+        let Opened {
+            path, directory, ..
+        } = &opened;
         let configuration = directory.number("bConfigurationValue").unwrap_or(0);
         let driver = directory.link_name("driver");
         // Only an active configuration has directories for its interfaces.
-        let active = descriptors::of_configuration(&interfaces, configuration);
-        let directories = active
-            .iter()
+        let directories = opened
+            .active(configuration)
+            .into_iter()
             .filter(|_| configuration != 0)
             .map(|interface| path.join(format!("{busid}:{configuration}.{}", interface.number)));
         let usage = usage::below(directories, mounts);
-        let verdict = policy::verdict(&policy::Facts {
-            vendor: described.vendor,
-            product: described.product,
-            device_class: described.class[0],
-            interfaces: &interfaces,
-            configuration,
-            usage: &usage,
-            on_vhci: place.on_vhci,
-        });
         Some(UsbDevice {
-            busid: busid.clone(),
-            devid: devid(&directory, busid)?,
-            speed,
-            vendor: described.vendor,
-            product: described.product,
-            bcd_device: described.bcd_device,
-            class: described.class,
-            configuration,
-            configurations: described.configurations,
-            interfaces: active.into_iter().map(|i| i.class).collect(),
             manufacturer: directory.string("manufacturer"),
             product_name: directory.string("product"),
             serial: directory.string("serial"),
-            port_path: place.port_path,
             stub: (driver.as_deref() == Some("usbip-host"))
-                .then(|| stub_status(&directory))
+                .then(|| stub_status(directory))
                 .flatten(),
             driver,
-            verdict,
+            ..opened.facts(configuration, &usage)
         })
+    }
+}
+
+/// What a device is, without what the kernel locks it for.
+struct Opened {
+    busid: BusId,
+    path: PathBuf,
+    /// All that is read through it is of one device, whatever is plugged in there meanwhile.
+    directory: Directory,
+    described: Described,
+    interfaces: Vec<Interface>,
+    speed: Speed,
+    place: Place,
+    devid: DevId,
+}
+
+impl Opened {
+    fn new(sysfs: &Sysfs, busid: &BusId) -> Option<Self> {
+        let path = sysfs.directory(busid)?;
+        let directory = Directory::open(&path)?;
+        let bytes = directory.bytes("descriptors")?;
+        let speed = Speed::from_sysfs(&directory.text("speed")?)?;
+        Some(Self {
+            busid: busid.clone(),
+            described: descriptors::device(&bytes)?,
+            interfaces: descriptors::interfaces(&bytes),
+            speed,
+            place: Place::of(&sysfs.root, &path, busid, speed),
+            devid: devid(&directory, busid)?,
+            path,
+            directory,
+        })
+    }
+
+    fn active(&self, configuration: u8) -> Vec<Interface> {
+        descriptors::of_configuration(&self.interfaces, configuration)
+    }
+
+    fn facts(&self, configuration: u8, usage: &Usage) -> UsbDevice {
+        let Described {
+            vendor,
+            product,
+            bcd_device,
+            class,
+            configurations,
+        } = self.described;
+        let verdict = policy::verdict(&policy::Facts {
+            vendor,
+            product,
+            device_class: class[0],
+            interfaces: &self.interfaces,
+            configuration,
+            usage,
+            on_vhci: self.place.on_vhci,
+        });
+        UsbDevice {
+            busid: self.busid.clone(),
+            devid: self.devid,
+            speed: self.speed,
+            vendor,
+            product,
+            bcd_device,
+            class,
+            configuration,
+            configurations,
+            interfaces: (self.active(configuration).into_iter())
+                .map(|interface| interface.class)
+                .collect(),
+            manufacturer: None,
+            product_name: None,
+            serial: None,
+            port_path: self.place.port_path.clone(),
+            driver: None,
+            stub: None,
+            verdict,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What was told about the devices, so that only changes are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::BusId;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
@@ -53,6 +53,24 @@ impl Tracker {
             .collect();
         room.send(Change::Snapshot(devices));
         Ok(())
+    }
+
+    /// Tells of new devices that are to be exported, before they can be read whole. Whether there
+    /// are any.
+    pub(super) fn coming(&mut self, added: &BTreeSet<BusId>) -> Result<bool, Undelivered> {
+        let mut any = false;
+        for busid in added {
+            if self.known.contains_key(busid) {
+                continue;
+            }
+            let coming = self.sysfs.coming(busid);
+            if let Some(device) = coming.filter(|device| device.verdict.exports()) {
+                self.send(Change::Coming(device.clone()))?;
+                self.known.insert(busid.clone(), device);
+                any = true;
+            }
+        }
+        Ok(any)
     }
 
     /// Tells what is different about the devices that something happened to.
@@ -130,6 +148,7 @@ mod tests {
                     let driver = device.driver.as_deref().unwrap_or("no driver");
                     format!("{} {} {driver}", device.busid, device.devid)
                 }
+                Change::Coming(device) => format!("{} {} coming", device.busid, device.devid),
                 Change::Gone(busid) => format!("{busid} gone"),
             })
             .collect()
@@ -163,6 +182,32 @@ mod tests {
         tracker.happened(&touched(true)).unwrap();
         tracker.happened(&touched(true)).unwrap();
         assert_eq!(told(&mut changes), ["1-1 gone"]);
+    }
+
+    #[test]
+    fn a_device_is_told_of_before_its_driver_is_bound_and_whole_afterwards() {
+        let tree = Tree::new();
+        let (sender, mut changes) = mpsc::channel(8);
+        let mut tracker = Tracker::new(tree.sysfs(), sender);
+        tracker.snapshot().unwrap();
+        tree.plug(&device());
+        tree.plug(&UsbDescription::new("1-2", 0x046d, 0xc31c).interface([3, 1, 1]));
+        let added = ["1-1", "1-2", "1-3"].map(|busid| busid.parse().unwrap());
+        assert_eq!(tracker.coming(&added.into()), Ok(true));
+        assert_eq!(tracker.coming(&[busid()].into()), Ok(false));
+        tracker.happened(&touched(false)).unwrap();
+        let all = ["snapshot of 0", "1-1 00010002 coming", "1-1 00010002 usb"];
+        assert_eq!(told(&mut changes), all);
+
+        // Pulled before it was whole.
+        tree.unplug(&busid());
+        tracker.happened(&touched(true)).unwrap();
+        tree.plug(&device().devnum(3));
+        assert_eq!(tracker.coming(&[busid()].into()), Ok(true));
+        tree.unplug(&busid());
+        tracker.happened(&touched(true)).unwrap();
+        let all = ["1-1 gone", "1-1 00010003 coming", "1-1 gone"];
+        assert_eq!(told(&mut changes), all);
     }
 
     #[test]

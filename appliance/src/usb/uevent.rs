@@ -39,18 +39,16 @@ const FULL_PAUSE: Duration = Duration::from_millis(50);
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// For so long after something was told the socket is left to collect what follows, instead of waking
-/// for each: binding a device and importing it take as long. The next device is enumerated meanwhile,
-/// which takes longer.
+/// for each: giving a device its driver, binding it and importing it take as long. The next device is
+/// enumerated meanwhile, which takes longer.
 const BURST: Duration = Duration::from_millis(25);
 
-/// Classic BPF for the socket (linux/filter.h): a message that begins with `add@` or `change@` is
-/// dropped, see [`Happened::note`]; of the others all of it is taken. The kernel's begin with their
-/// action.
-const UNHEARD: [SockFilter; 5] = [
+/// Classic BPF for the socket (linux/filter.h): a message that begins with `change@` is dropped, see
+/// [`Happened::note`]; of the others all of it is taken. The kernel's begin with their action.
+const UNHEARD: [SockFilter; 4] = [
     // BPF_LD | BPF_W | BPF_ABS: four bytes at 0, in network order.
     SockFilter::new(0x20, 0, 0, 0),
     // BPF_JMP | BPF_JEQ | BPF_K
-    SockFilter::new(0x15, 1, 0, u32::from_be_bytes(*b"add@")),
     SockFilter::new(0x15, 0, 1, u32::from_be_bytes(*b"chan")),
     // BPF_RET | BPF_K
     SockFilter::new(0x06, 0, 0, 0),
@@ -81,6 +79,7 @@ pub struct Monitor {
 struct Shared {
     wake: OwnedFd,
     rescan: AtomicBool,
+    announce: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -93,6 +92,7 @@ impl Monitor {
         let shared = Arc::new(Shared {
             wake,
             rescan: AtomicBool::new(false),
+            announce: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let watched = Arc::clone(&shared);
@@ -107,6 +107,12 @@ impl Monitor {
     pub fn rescan(&self) {
         self.shared.rescan.store(true, Ordering::Release);
         self.shared.notify();
+    }
+
+    /// Whether devices are told of before they can be read whole, by [`Change::Coming`]. At first they
+    /// are not.
+    pub fn announce(&self, coming: bool) {
+        self.shared.announce.store(coming, Ordering::Relaxed);
     }
 }
 
@@ -173,13 +179,15 @@ fn watch(shared: &Shared, tracker: &mut Tracker) {
             later = Later::default();
             continue;
         }
-        match tracker.happened(&happened) {
-            Ok(()) => {}
+        let told = tracker.happened(&happened).and_then(|()| {
+            let announce = shared.announce.load(Ordering::Relaxed);
+            Ok(announce && tracker.coming(&happened.added)?)
+        });
+        match told {
+            Ok(coming) if coming || !happened.touched.is_empty() => thread::sleep(BURST),
+            Ok(_) => {}
             Err(Undelivered::Full) => snapshot_due = true,
             Err(Undelivered::Closed) => return,
-        }
-        if !happened.touched.is_empty() {
-            thread::sleep(BURST);
         }
     }
 }
@@ -192,7 +200,7 @@ fn open() -> io::Result<udev::MonitorSocket> {
     // The first needs CAP_NET_ADMIN; the second stops at net.core.rmem_max.
     sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER))?;
-    // They would wake the thread half as often again, in the moment in which the device is wanted.
+    // They would wake the thread more often, in the moment in which the device is wanted.
     if let Err(error) = SockRef::from(&socket).attach_filter(&UNHEARD) {
         tracing::debug!(%error, "failed to filter uevents: hearing all");
     }
@@ -227,26 +235,33 @@ pub(super) struct Happened {
     pub(super) touched: BTreeSet<BusId>,
     /// Those that were removed, perhaps followed by another at the same place.
     pub(super) removed: BTreeSet<BusId>,
+    /// Those that were added, and whose driver is not bound yet.
+    pub(super) added: BTreeSet<BusId>,
 }
 
 impl Happened {
     /// Takes a uevent into account: its action, DEVTYPE and the device's name in sysfs.
     ///
-    /// `add` of a device is left out: its driver is not bound yet, so nothing can be done with it,
-    /// and `bind` follows, as it does after the `change` to a configuration. Of interfaces, those matter whose driver came or went, because of a
-    /// network interface or disk below them.
+    /// After its `add` a device's driver is not bound yet, so nothing can be done with it but to tell
+    /// of it; `bind` follows, as it does after the `change` to a configuration. Of interfaces, those
+    /// matter whose driver came, because of a network interface or disk below them.
     fn note(&mut self, action: udev::EventType, devtype: &str, name: &str) {
-        use udev::EventType::{Bind, Remove, Unbind};
+        use udev::EventType::{Add, Bind, Remove, Unbind};
         let device = name.split(':').next().unwrap_or_default();
         let Ok(busid) = device.parse::<BusId>() else {
             return;
         };
         match (devtype, action) {
             ("usb_device", Remove) => {
+                self.added.remove(&busid);
                 self.removed.insert(busid.clone());
                 self.touched.insert(busid);
             }
+            ("usb_device", Add) if !self.removed.contains(&busid) => {
+                self.added.insert(busid);
+            }
             ("usb_device", Bind | Unbind) | ("usb_interface", Bind) => {
+                self.added.remove(&busid);
                 self.touched.insert(busid);
             }
             _ => {}
@@ -276,6 +291,7 @@ impl Later {
             }
         }
         self.now.removed.extend(happened.removed);
+        self.now.added.extend(happened.added);
     }
 
     /// What is to be looked at now.
@@ -393,6 +409,7 @@ mod tests {
         let happened = |touched: &[&str], removed: &[&str]| Happened {
             touched: touched.iter().map(|text| busid(text)).collect(),
             removed: removed.iter().map(|text| busid(text)).collect(),
+            added: BTreeSet::new(),
         };
         let known = |one: &BusId| *one != busid("1-9");
         let names = |taken: Happened| {
@@ -436,17 +453,22 @@ mod tests {
         ] {
             happened.note(action, devtype, name);
         }
+        let names = |set: &BTreeSet<BusId>| set.iter().map(BusId::to_string).collect::<Vec<_>>();
         assert_eq!(happened.touched.len(), 0);
+        assert_eq!(names(&happened.added), ["1-1"]);
         for (action, devtype, name) in [
             (EventType::Bind, "usb_device", "1-1.4"),
             (EventType::Bind, "usb_interface", "1-1.4:1.1"),
             (EventType::Unbind, "usb_device", "1-2"),
             (EventType::Remove, "usb_device", "1-3"),
+            // Read whole, since it was removed before.
+            (EventType::Add, "usb_device", "1-3"),
+            (EventType::Bind, "usb_device", "1-1"),
         ] {
             happened.note(action, devtype, name);
         }
-        let names = |set: &BTreeSet<BusId>| set.iter().map(BusId::to_string).collect::<Vec<_>>();
-        assert_eq!(names(&happened.touched), ["1-1.4", "1-2", "1-3"]);
+        assert_eq!(names(&happened.touched), ["1-1", "1-1.4", "1-2", "1-3"]);
+        assert_eq!(names(&happened.added), [""; 0]);
         assert_eq!(names(&happened.removed), ["1-3"]);
     }
 }

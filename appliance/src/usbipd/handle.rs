@@ -59,6 +59,26 @@ impl Handle {
         Ok(())
     }
 
+    /// Grant the VM a new device on the connection on which it waits for one, if it does. Does not
+    /// block.
+    pub fn give(&self, busid: &BusId) {
+        let exports = self.0.exports.borrow();
+        if let Some(device) = exports.fresh.get(busid) {
+            let may_have = |peer| {
+                exports
+                    .peers
+                    .iter()
+                    .any(|known| known.to_canonical() == peer)
+            };
+            self.0.waiting.give(device, may_have);
+        }
+    }
+
+    /// Close the connection on which the VM waits for a new device.
+    pub fn end_waiting(&self) {
+        self.0.waiting.end();
+    }
+
     /// The sessions that this process began.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionFacts> {

@@ -141,40 +141,61 @@ impl Importer {
     }
 
     /// Hand the socket to the kernel and tell the importer; in this order, as the stock server does, so
-    /// that it is told what fails. Only what nobody has had yet is granted first.
+    /// that it is told what fails. Only what nobody has had yet is granted first, or was `granted` before
+    /// it was asked for.
     pub(super) async fn import(
         &self,
         exports: &mut watch::Receiver<Exports>,
         socket: TcpStream,
         busid: &BusId,
+        granted: Option<wire::Device>,
         peer: IpAddr,
     ) -> Result<Begun, Refusal> {
+        let claim = self.sessions.claim(busid);
+        let claim = claim.ok_or_else(|| Refusal::busy(busid));
+        if let Some(device) = granted {
+            return self.fulfil(exports, socket, &device, claim, peer).await;
+        }
         let refused = |error| Refusal::kernel(busid, error);
+        let claim = claim?;
         let (bound, fresh, grace) = {
             let exports = exports.borrow();
             let (bound, fresh) = (exports.devices.get(busid), exports.fresh.get(busid));
             (bound.cloned(), fresh.cloned(), exports.grace)
         };
+        if let Some(device) = fresh {
+            // The importer's kernel leaves a new device alone for 100 ms (`HUB_DEBOUNCE_STABLE`,
+            // drivers/usb/core/hub.c); what it asks earlier waits in the socket.
+            let granted = wire::encode_import(Ok(&device));
+            socket::send_now(&socket, &granted).map_err(refused)?;
+            return self.fulfil(exports, socket, &device, Ok(claim), peer).await;
+        }
+        let device = bound.ok_or_else(|| Refusal::not_exported(busid))?;
         let socket = Arc::new(socket);
-        let claim = self.sessions.claim(busid);
-        let claim = claim.ok_or_else(|| Refusal::busy(busid))?;
-        let Some(device) = fresh else {
-            let device = bound.ok_or_else(|| Refusal::not_exported(busid))?;
-            socket::prepare(&socket, grace).map_err(refused)?;
-            let session = self.begin(&device, &socket, peer, claim, grace).await?;
-            if let Err(error) = socket::send_now(&*socket, &wire::encode_import(Ok(&device))) {
-                self.kernel.end_unknown(busid).await;
-                return Err(refused(error));
-            }
-            return Ok(self.begun(session));
-        };
-        // The importer's kernel leaves a new device alone for 100 ms (`HUB_DEBOUNCE_STABLE`,
-        // drivers/usb/core/hub.c); what it asks earlier waits in the socket.
-        socket::send_now(&*socket, &wire::encode_import(Ok(&device))).map_err(refused)?;
+        socket::prepare(&socket, grace).map_err(refused)?;
+        let session = self.begin(&device, &socket, peer, claim, grace).await?;
+        if let Err(error) = socket::send_now(&*socket, &wire::encode_import(Ok(&device))) {
+            self.kernel.end_unknown(busid).await;
+            return Err(refused(error));
+        }
+        Ok(self.begun(session))
+    }
+
+    /// Hand over what was granted, once it is bound. What cannot be had is reset.
+    async fn fulfil(
+        &self,
+        exports: &mut watch::Receiver<Exports>,
+        socket: TcpStream,
+        device: &wire::Device,
+        claim: Result<Claim, Refusal>,
+        peer: IpAddr,
+    ) -> Result<Begun, Refusal> {
         let session = async {
-            let grace = until_bound(exports, busid).await?;
-            socket::prepare(&socket, grace).map_err(refused)?;
-            self.begin(&device, &socket, peer, claim, grace).await
+            let (claim, socket) = (claim?, Arc::new(socket));
+            let grace = until_bound(exports, &device.busid).await?;
+            let prepared = socket::prepare(&socket, grace);
+            prepared.map_err(|error| Refusal::kernel(&device.busid, error))?;
+            self.begin(device, &socket, peer, claim, grace).await
         };
         let session = session.await.map_err(|refusal| Refusal {
             status: None,

@@ -22,6 +22,7 @@ mod server;
 mod session;
 mod slots;
 mod socket;
+mod waiting;
 
 pub use event::{Event, Exports, RefusedImport};
 pub use exporter::Exporter;

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
     sync::Arc,
     time::Duration,
 };
@@ -31,6 +32,7 @@ use super::{
     report::Reports,
     slots::{Slot, Slots},
     socket,
+    waiting::Waiting,
 };
 
 /// How long a peer may take to accept a device list.
@@ -47,7 +49,8 @@ pub struct Server {
 pub(super) struct Shared {
     pub(super) importer: Importer,
     pub(super) reports: Reports,
-    exports: watch::Receiver<Exports>,
+    pub(super) exports: watch::Receiver<Exports>,
+    pub(super) waiting: Waiting,
     slots: Arc<Slots>,
 }
 
@@ -76,6 +79,7 @@ impl Server {
             importer,
             reports: Reports::new(events),
             exports,
+            waiting: Waiting::default(),
             slots: Arc::default(),
         });
         Ok(Self { shared })
@@ -186,16 +190,43 @@ fn admit(shared: &Shared, stream: &TcpStream, peer: IpAddr) -> Option<Slot> {
 
 /// One connection, from its first byte to the end of the session that came of it.
 async fn connection(shared: Arc<Shared>, mut stream: TcpStream, peer: IpAddr, slot: Slot) {
-    match handshake::open(&mut stream).await {
-        Ok(None) => {}
-        Ok(Some(Request::Devlist)) => devlist(&shared, stream, peer).await,
+    let (busid, granted) = match handshake::open(&mut stream).await {
+        Ok(None) => return,
+        Ok(Some(Request::Devlist)) => return devlist(&shared, stream, peer).await,
+        // From here on there is one for each device at the most, and one that waits.
         Ok(Some(Request::Import(busid))) => {
-            match import(&shared, stream, busid, peer, slot).await {
-                Ok(begun) => live(&shared, begun).await,
-                Err(reason) => shared.reports.refused(peer, reason),
-            }
+            drop(slot);
+            (busid, None)
         }
+        Ok(Some(Request::Next)) => {
+            drop(slot);
+            let Some(device) = next(&shared, &stream, peer).await else {
+                return;
+            };
+            (device.busid.clone(), Some(device))
+        }
+        Err(reason) => return shared.reports.refused(peer, reason),
+    };
+    match import(&shared, stream, busid, granted, peer).await {
+        Ok(begun) => live(&shared, begun).await,
         Err(reason) => shared.reports.refused(peer, reason),
+    }
+}
+
+/// The next new device, which was granted; none when the peer left, said something, or waits on another
+/// connection.
+async fn next(shared: &Shared, stream: &TcpStream, peer: IpAddr) -> Option<wire::Device> {
+    let grace = shared.exports.borrow().grace;
+    let prepared = socket::set_grace(stream, grace);
+    let socket = prepared.and_then(|()| stream.as_fd().try_clone_to_owned());
+    let socket = socket
+        .inspect_err(|error| tracing::debug!(%peer, %error, "failed to let a peer wait"))
+        .ok()?;
+    let socket = Arc::new(socket);
+    let mut byte = [0];
+    tokio::select! {
+        given = shared.waiting.wait(peer, &socket) => given.ok(),
+        _ = stream.peek(&mut byte) => None,
     }
 }
 
@@ -217,16 +248,16 @@ async fn import(
     shared: &Shared,
     stream: TcpStream,
     busid: BusId,
+    granted: Option<wire::Device>,
     peer: IpAddr,
-    slot: Slot,
 ) -> Result<Begun, RefusedImport> {
     let failed = |error: io::Error| RefusedImport::Kernel(busid.clone(), error.to_string());
     let stream = stream.into_std().map_err(failed)?;
     let refused = stream.try_clone();
-    // From here on there is one for each device at the most.
-    drop(slot);
     let (importer, mut exports) = (&shared.importer, shared.exports.clone());
-    let result = importer.import(&mut exports, stream, &busid, peer).await;
+    let result = importer
+        .import(&mut exports, stream, &busid, granted, peer)
+        .await;
     result.map_err(|Refusal { status, reason }| {
         let told = refused.and_then(|stream| match status {
             Some(status) => socket::send_now(stream, &wire::encode_import(Err(status))),

@@ -29,7 +29,7 @@ pub(super) fn prepare(socket: &TcpStream, grace: Duration) -> io::Result<()> {
 }
 
 /// A peer that is silent for `grace` is given up, whether data is on its way or not.
-pub(super) fn set_grace(socket: &TcpStream, grace: Duration) -> io::Result<()> {
+pub(super) fn set_grace(socket: &impl AsFd, grace: Duration) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_user_timeout(Some(grace))?;
     socket.set_tcp_keepalive(&keepalive(grace))

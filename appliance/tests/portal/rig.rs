@@ -121,6 +121,7 @@ fn config(dir: &Path, ssh_port: u16) -> Config {
         version: env!("CARGO_PKG_VERSION").into(),
         boot_id: String::new(),
         grace_seconds: DEFAULT_GRACE_SECONDS,
+        gives_next: false,
     });
     config.vm_conf = dir.join("vm.conf");
     config.ssh_dir = dir.join("ssh");

@@ -8,16 +8,20 @@ use appliance::{
 };
 use protocol::{
     DevId,
-    wire::{Request, Status},
+    wire::{Device, Header, Request, Status},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     time::timeout,
 };
 
 use crate::{
     host::{Host, busid, device},
-    rig::{CEILING, Rig, VM, VM_TOO, busy, exports, hung_up, imported, refusal, request, to_end},
+    rig::{
+        CEILING, Rig, VM, VM_TOO, busy, echoes, exports, hung_up, imported, refusal, request,
+        to_end,
+    },
 };
 
 /// A CP2102 at 1-1 as `usbip_usb_device`, by the layout of the kernel's documentation.
@@ -125,6 +129,67 @@ async fn what_was_granted_and_cannot_be_had_is_reset() {
     assert!(to_end(&mut replugged).await.is_err());
     assert!(refused_by_the_kernel(&rig.event().await));
     assert!(rig.handle.sessions().is_empty());
+}
+
+/// A connection of the VM on which it waits for the next new device.
+async fn waiting(rig: &Rig) -> TcpStream {
+    let mut stream = rig.connect(VM).await;
+    stream.write_all(&Request::Next.encode()).await.unwrap();
+    stream
+}
+
+/// Whether nothing has come on a connection, nor its end.
+async fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    let heard = timeout(Duration::from_millis(300), stream.peek(&mut byte));
+    heard.await.is_err()
+}
+
+#[tokio::test]
+async fn who_waits_is_given_a_new_device_before_it_asks() {
+    let host = Host::new(&["1-1", "1-2"]);
+    host.set_status("1-1", None);
+    let now = Exports {
+        devices: exports(&["1-2"]).devices,
+        ..coming(&["1-1"])
+    };
+    let mut rig = Rig::with(host, now, 64);
+    let mut replaced = waiting(&rig).await;
+    assert!(is_quiet(&replaced).await);
+    let mut waits = waiting(&rig).await;
+    assert_eq!(to_end(&mut replaced).await.unwrap(), b"");
+    // Longer than a handshake may take.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // It is not new: the VM asks for it as usual.
+    rig.handle.give(&busid("1-2"));
+    assert!(is_quiet(&waits).await);
+
+    rig.handle.give(&busid("1-1"));
+    let mut reply = vec![0; Header::SIZE + Device::SIZE];
+    let read = timeout(CEILING, waits.read_exact(&mut reply));
+    read.await.unwrap().unwrap();
+    assert_eq!(reply[8..], golden("1-1", 4));
+    rig.host.set_status("1-1", Some(StubStatus::Available));
+    rig.exports.send_replace(exports(&["1-1", "1-2"]));
+    assert_eq!(rig.event().await, imported("1-1"));
+    echoes(&mut waits).await;
+
+    // Nobody waits, or not the VM any more.
+    rig.exports.send_replace(coming(&["1-2"]));
+    rig.handle.give(&busid("1-2"));
+    // Who says something does not wait.
+    let mut talks = waiting(&rig).await;
+    talks.write_all(b"x").await.unwrap();
+    let _ = to_end(&mut talks).await;
+    let mut stranger = waiting(&rig).await;
+    assert!(is_quiet(&stranger).await);
+    rig.exports
+        .send_modify(|exports| exports.peers = ["10.9.9.9".parse().unwrap()].into());
+    rig.handle.give(&busid("1-2"));
+    assert!(is_quiet(&stranger).await);
+    rig.handle.end_waiting();
+    assert_eq!(to_end(&mut stranger).await.unwrap(), b"");
+    assert!(rig.events.try_recv().is_err());
 }
 
 fn refused_by_the_kernel(event: &Event) -> bool {
@@ -236,7 +301,7 @@ async fn ipv6_and_mapped_addresses_are_the_vm_too() {
     let rig = Rig::with(Host::new(&["1-1"]), shared, 64);
     for ip in ["::1", "127.0.0.1"] {
         let addr = (ip, rig.addr.port());
-        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(&Request::Devlist.encode()).await.unwrap();
         assert_eq!(to_end(&mut stream).await.unwrap().len(), 12 + 312 + 4);
     }

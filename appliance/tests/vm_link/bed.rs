@@ -172,6 +172,7 @@ impl Bed {
             version: "0.1.0".into(),
             boot_id: BOOT_ID.into(),
             grace_seconds: DEFAULT_GRACE_SECONDS,
+            gives_next: false,
         });
         config.vm_conf = self.path("vm.conf");
         config.ssh_dir = self.path("ssh");

@@ -43,7 +43,13 @@ impl Vhci {
     pub fn open(root: &Root) -> Option<Self> {
         root.path(&format!("{DIR}/status"))
             .exists()
-            .then(|| Self { root: root.clone() })
+            .then(|| Self::loaded(root))
+    }
+
+    /// The controller, whose module was loaded a while ago.
+    #[must_use]
+    pub fn loaded(root: &Root) -> Self {
+        Self { root: root.clone() }
     }
 
     /// The ports, controller by controller in order: who finds what it looks for reads no more.

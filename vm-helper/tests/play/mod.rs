@@ -11,7 +11,10 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::fs::symlink,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, Receiver, Sender},
+    },
     thread,
     time::Duration,
 };
@@ -76,14 +79,18 @@ impl Machine {
                         let [port, _fd, devid, _speed] = numbers[..] else {
                             return Err(io::ErrorKind::InvalidInput.into());
                         };
-                        if busy.lock().unwrap().contains(&port) {
+                        let devid = DevId(devid);
+                        // Whoever comes first has it.
+                        let had = ports.lock().unwrap().insert(port, Some(devid)).flatten();
+                        if had.is_some() || busy.lock().unwrap().contains(&port) {
+                            ports.lock().unwrap().insert(port, had);
                             return Err(io::ErrorKind::ResourceBusy.into());
                         }
                         set(
                             &base,
                             &ports,
                             port,
-                            Some(DevId(devid)),
+                            Some(devid),
                             *has_driver.lock().unwrap(),
                         );
                     }
@@ -200,27 +207,38 @@ pub struct Pi {
     pub manners: Arc<Mutex<Manners>>,
     /// Every import that was asked for.
     pub imports: Arc<Mutex<Vec<BusId>>>,
+    /// Connections on which the next new device is waited for.
+    pub waits: Receiver<TcpStream>,
 }
 
 impl Pi {
     pub fn with(devices: Vec<Device>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (waiting, waits) = mpsc::channel();
         let pi = Self {
             port: listener.local_addr().unwrap().port(),
             devices: Arc::new(Mutex::new(devices)),
             manners: Arc::new(Mutex::new(Manners::Normal)),
             imports: Arc::default(),
+            waits,
         };
         let (devices, manners, imports) =
             (pi.devices.clone(), pi.manners.clone(), pi.imports.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (devices, manners) = (devices.clone(), manners.clone());
-                let imports = imports.clone();
-                thread::spawn(move || serve(stream.unwrap(), &devices, &manners, &imports));
+                let (imports, waiting) = (imports.clone(), waiting.clone());
+                thread::spawn(move || {
+                    serve(stream.unwrap(), &devices, &manners, &imports, &waiting);
+                });
             }
         });
         pi
+    }
+
+    /// The connection on which the next new device is waited for.
+    pub fn next(&self) -> TcpStream {
+        self.waits.recv_timeout(Duration::from_mins(1)).unwrap()
     }
 }
 
@@ -229,6 +247,7 @@ fn serve(
     devices: &Mutex<Vec<Device>>,
     manners: &Mutex<Manners>,
     imports: &Mutex<Vec<BusId>>,
+    waiting: &Sender<TcpStream>,
 ) {
     let mut header = [0; Header::SIZE];
     if stream.read_exact(&mut header).is_err() {
@@ -240,6 +259,10 @@ fn serve(
     let devices = devices.lock().unwrap().clone();
     let reply = match Request::decode(header, &body).unwrap() {
         Request::Devlist => wire::encode_devlist(&devices),
+        Request::Next => {
+            waiting.send(stream.try_clone().unwrap()).unwrap();
+            Vec::new()
+        }
         Request::Import(busid) => {
             imports.lock().unwrap().push(busid.clone());
             let manners = *manners.lock().unwrap();

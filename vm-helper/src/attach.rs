@@ -144,6 +144,11 @@ impl Vm {
 
     /// Import a device and give its socket to the kernel, unless that is done already.
     pub fn begin(&self, busid: &BusId, asked: Option<DevId>) -> Result<Begun, Error> {
+        let begun = self.import(busid, asked);
+        begun.inspect_err(|_| self.has_vhci.store(false, Relaxed))
+    }
+
+    fn import(&self, busid: &BusId, asked: Option<DevId>) -> Result<Begun, Error> {
         let start = Instant::now();
         // The Pi gives a new device before it tells of it.
         let given = self.next().take_if(|next| next.has(busid, asked));
@@ -166,19 +171,13 @@ impl Vm {
             self.release(&vhci, &held)?;
         }
         let mut controllers = vhci.controllers().peekable();
-        let mut look = || {
-            if let Some(Err(_)) = controllers.peek() {
-                self.has_vhci.store(false, Relaxed);
-            }
-        };
         let imported = if let Some(given) = given {
-            look();
             given.import(busid)?
         } else {
             let dialled = dialled.unwrap_or_else(|| self.server.dial());
             let asked_for = self.server.open_dialled(dialled)?.ask(busid, self.grace)?;
             // The Pi takes a moment, in which the first ports can be looked at.
-            look();
+            controllers.peek();
             asked_for.answer()?
         };
         let devid = imported.device.devid;

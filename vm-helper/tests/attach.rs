@@ -6,6 +6,7 @@ mod play;
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::Write,
     net::{Shutdown, TcpStream},
     thread,
@@ -184,6 +185,23 @@ fn a_device_that_was_given_is_not_asked_for() {
     assert_eq!(pi.imports.lock().unwrap().len(), 3);
     vm.wait_for_next();
     pi.next();
+}
+
+#[test]
+fn a_controller_that_goes_is_looked_for_again() {
+    let machine = Machine::new();
+    let pi = Pi::with(vec![device("1-1.1", 4)]);
+    let vm = machine.vm(&pi);
+    let connect = || vm.connect(&busid("1-1.1"), None);
+    connect().unwrap();
+    let status = machine.root.path(&format!("{}/status", play::VHCI));
+    let ports = fs::read(&status).unwrap();
+    fs::remove_file(&status).unwrap();
+    assert!(connect().is_err());
+    let missing = connect().unwrap_err();
+    assert_eq!(missing.kind(), FailureKind::VhciMissing);
+    fs::write(&status, ports).unwrap();
+    connect().unwrap();
 }
 
 #[test]

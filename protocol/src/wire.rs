@@ -130,6 +130,9 @@ impl Header {
 pub enum Request {
     /// The list of exported devices.
     Devlist,
+    /// The same, from a machine that has been running for so many seconds, one at least: what it had
+    /// imported before is free. They stand where the stock tools have 0, which no server looks at.
+    DevlistAfterBoot(u32),
     /// One device.
     Import(BusId),
     /// The next new device, answered like an import as soon as there is one. Asked of a Pi whose
@@ -148,7 +151,8 @@ impl Request {
             });
         }
         match header.code {
-            OP_REQ_DEVLIST => Ok(Self::Devlist),
+            OP_REQ_DEVLIST if header.status == 0 => Ok(Self::Devlist),
+            OP_REQ_DEVLIST => Ok(Self::DevlistAfterBoot(header.status)),
             OP_REQ_NEXT => Ok(Self::Next),
             _ => Ok(Self::Import(busid_field(body)?)),
         }
@@ -158,11 +162,16 @@ impl Request {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let code = match self {
-            Self::Devlist => OP_REQ_DEVLIST,
+            Self::Devlist | Self::DevlistAfterBoot(_) => OP_REQ_DEVLIST,
             Self::Import(_) => OP_REQ_IMPORT,
             Self::Next => OP_REQ_NEXT,
         };
-        let mut bytes = Header { code, status: 0 }.encode().to_vec();
+        let status = if let Self::DevlistAfterBoot(seconds) = self {
+            *seconds
+        } else {
+            0
+        };
+        let mut bytes = Header { code, status }.encode().to_vec();
         if let Self::Import(busid) = self {
             put_text(&mut bytes, busid.as_str(), BUSID_SIZE);
         }
@@ -418,7 +427,9 @@ mod tests {
     fn requests_are_those_of_the_stock_client() {
         assert_eq!(Request::Devlist.encode(), STOCK_LIST);
         assert_eq!(decode_request(&STOCK_LIST), Ok(Request::Devlist));
-        assert_eq!(decode_request(&Request::Next.encode()), Ok(Request::Next));
+        for ours in [Request::Next, Request::DevlistAfterBoot(17)] {
+            assert_eq!(decode_request(&ours.encode()), Ok(ours));
+        }
         let import = Request::Import("1-1.4".parse().unwrap());
         assert_eq!(import.encode(), STOCK_ATTACH);
         assert_eq!(decode_request(&STOCK_ATTACH), Ok(import));

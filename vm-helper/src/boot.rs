@@ -41,7 +41,7 @@ pub fn attach_all(vm: &Vm) -> Result<Vec<Outcome>, Error> {
     let mut vm = vm.clone();
     let mut last_said = String::new();
     let mut devices = loop {
-        match vm.server.open().and_then(Secured::devlist) {
+        match vm.server.open().and_then(Secured::devlist_after_boot) {
             Ok(devices) => break devices,
             Err(error) => {
                 let sentence = error.sentence();

@@ -12,7 +12,7 @@ use protocol::{
     BusId, DevId,
     wire::{self, Device, Header, Request, Status, WireError},
 };
-use rustix::{event::PollFlags, io::Errno};
+use rustix::{event::PollFlags, io::Errno, time::ClockId};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::{failure::Error, resolve, wait};
@@ -250,10 +250,21 @@ impl Secured {
     }
 
     /// What the Pi exports.
-    pub fn devlist(mut self) -> Result<Vec<Device>, Error> {
+    pub fn devlist(self) -> Result<Vec<Device>, Error> {
+        self.list(&Request::Devlist)
+    }
+
+    /// What the Pi exports, with what it holds for this machine from before its boot.
+    pub fn devlist_after_boot(self) -> Result<Vec<Device>, Error> {
+        let running = rustix::time::clock_gettime(ClockId::Boottime).tv_sec;
+        let seconds = u32::try_from(running).unwrap_or(u32::MAX).max(1);
+        self.list(&Request::DevlistAfterBoot(seconds))
+    }
+
+    fn list(mut self, request: &Request) -> Result<Vec<Device>, Error> {
         let wire = self.wire();
         let mut talk = Talk::start(&mut self.stream, &self.host, "list the devices of");
-        talk.send(&Request::Devlist)?;
+        talk.send(request)?;
         let header = Header::decode(talk.take()?).map_err(&wire)?;
         if wire::check_devlist_reply(header).map_err(&wire)? != Status::Ok {
             return Err(talk.failed(io::Error::other("it answered with an error")));

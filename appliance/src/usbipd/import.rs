@@ -35,6 +35,10 @@ const ASK_BEFORE_IMPORT: Duration = Duration::from_millis(1500);
 /// has to wait for this long.
 const ASK_BEFORE_LIST: Duration = Duration::from_millis(300);
 
+/// By how much a session must be older than the time that its peer has been running to be of an earlier
+/// boot of it: both are rounded, and the request takes a moment.
+const BEFORE_BOOT: Duration = Duration::from_secs(2);
+
 /// How long an import waits for its device to be bound, which takes milliseconds when all is well;
 /// the VM's kernel waits as long for its first answer (`USB_CTRL_GET_TIMEOUT`, include/linux/usb.h).
 const BIND: Duration = Duration::from_secs(5);
@@ -104,15 +108,21 @@ impl Refusal {
 
 impl Importer {
     /// The devices `peer` may import now. Devices that it has imported are left out, as the stock
-    /// server does, unless it turns out to have been restarted.
+    /// server does, unless it turns out to have been restarted, or says for how long it has been running.
     pub(super) async fn devlist(
         &self,
         exports: &Exports,
         peer: IpAddr,
+        running: Option<Duration>,
     ) -> io::Result<Vec<wire::Device>> {
         let mut asked = JoinSet::new();
         for session in self.sessions.all() {
             if session.facts.peer == peer {
+                let age = session.facts.since.elapsed();
+                if running.is_some_and(|running| age > running + BEFORE_BOOT) {
+                    // Asking it can take long: a probe waits while data is on its way.
+                    session.end();
+                }
                 let grace = exports.grace;
                 asked.spawn(async move { session.ends_when_asked(ASK_BEFORE_LIST, grace).await });
             }

@@ -192,7 +192,11 @@ fn admit(shared: &Shared, stream: &TcpStream, peer: IpAddr) -> Option<Slot> {
 async fn connection(shared: Arc<Shared>, mut stream: TcpStream, peer: IpAddr, slot: Slot) {
     let (busid, granted) = match handshake::open(&mut stream).await {
         Ok(None) => return,
-        Ok(Some(Request::Devlist)) => return devlist(&shared, stream, peer).await,
+        Ok(Some(Request::Devlist)) => return devlist(&shared, stream, peer, None).await,
+        Ok(Some(Request::DevlistAfterBoot(seconds))) => {
+            let running = Duration::from_secs(seconds.into());
+            return devlist(&shared, stream, peer, Some(running)).await;
+        }
         // From here on there is one for each device at the most, and one that waits.
         Ok(Some(Request::Import(busid))) => {
             drop(slot);
@@ -230,9 +234,9 @@ async fn next(shared: &Shared, stream: &TcpStream, peer: IpAddr) -> Option<wire:
     }
 }
 
-async fn devlist(shared: &Shared, mut stream: TcpStream, peer: IpAddr) {
+async fn devlist(shared: &Shared, mut stream: TcpStream, peer: IpAddr, running: Option<Duration>) {
     let exports = shared.exports.borrow().clone();
-    match shared.importer.devlist(&exports, peer).await {
+    match shared.importer.devlist(&exports, peer, running).await {
         Ok(devices) => {
             let reply = wire::encode_devlist(&devices);
             let sent = timeout(REPLY_DEADLINE, stream.write_all(&reply)).await;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     io,
-    net::{IpAddr, TcpStream},
+    net::{IpAddr, Shutdown, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -89,6 +89,14 @@ impl Session {
             self.set_grace(grace);
         }
         ended
+    }
+
+    /// End it, as the peer would.
+    pub(super) fn end(&self) {
+        if let Err(error) = self.socket.shutdown(Shutdown::Both) {
+            // It has ended already, as a rule.
+            tracing::debug!(busid = %self.facts.busid, %error, "failed to shut a session down");
+        }
     }
 
     fn set_grace(&self, grace: Duration) {

@@ -9,13 +9,19 @@ use appliance::{
     usb::StubStatus,
     usbipd::{EndError, Event},
 };
-use protocol::{DevId, wire::Status};
+use protocol::{
+    DevId,
+    wire::{Request, Status},
+};
 use socket2::SockRef;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::AsyncWriteExt as _,
+    time::{sleep, timeout},
+};
 
 use crate::{
     host::{Host, busid, device},
-    rig::{CEILING, Rig, VM, busy, echoes, exports, hung_up, imported, refusal},
+    rig::{CEILING, Rig, VM, busy, echoes, exports, hung_up, imported, refusal, to_end},
 };
 
 #[tokio::test]
@@ -98,6 +104,26 @@ async fn the_manager_ends_the_session_it_means() {
     rig.handle.end_session(&busid("1-1"), devid).await.unwrap();
     assert_eq!(rig.event().await, hung_up("1-1"));
     // Waits for the device's reset.
+    let (_session, _) = rig.import("1-1").await;
+    assert_eq!(rig.event().await, imported("1-1"));
+}
+
+#[tokio::test]
+async fn a_vm_that_has_booted_since_gets_its_devices_back_at_once() {
+    let mut rig = Rig::new(&["1-1"]);
+    let (_session, _) = rig.import("1-1").await;
+    assert_eq!(rig.event().await, imported("1-1"));
+    sleep(Duration::from_millis(3500)).await;
+    let listed = async |request: Request| {
+        let mut stream = rig.connect(VM).await;
+        stream.write_all(&request.encode()).await.unwrap();
+        to_end(&mut stream).await.unwrap()[11]
+    };
+    // A live session is left alone, whoever asks.
+    assert_eq!(listed(Request::Devlist).await, 0);
+    assert_eq!(listed(Request::DevlistAfterBoot(60)).await, 0);
+    assert_eq!(listed(Request::DevlistAfterBoot(1)).await, 1);
+    assert_eq!(rig.event().await, hung_up("1-1"));
     let (_session, _) = rig.import("1-1").await;
     assert_eq!(rig.event().await, imported("1-1"));
 }

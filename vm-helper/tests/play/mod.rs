@@ -258,7 +258,7 @@ fn serve(
     stream.read_exact(&mut body).unwrap();
     let devices = devices.lock().unwrap().clone();
     let reply = match Request::decode(header, &body).unwrap() {
-        Request::Devlist => wire::encode_devlist(&devices),
+        Request::Devlist | Request::DevlistAfterBoot(_) => wire::encode_devlist(&devices),
         Request::Next => {
             waiting.send(stream.try_clone().unwrap()).unwrap();
             Vec::new()

@@ -153,7 +153,7 @@ impl Vm {
         // The Pi gives a new device before it tells of it.
         let given = self.next().take_if(|next| next.has(busid, asked));
         // Else the way to the Pi and back takes as long as looking at what is here.
-        let dialled = given.is_none().then(|| self.server.dial());
+        let given = given.ok_or_else(|| self.server.dial());
         let vhci = self.vhci()?;
         let _lock = Lock::device(&self.root, busid)?;
         let own = Record::ports_of(&self.root, busid);
@@ -171,14 +171,14 @@ impl Vm {
             self.release(&vhci, &held)?;
         }
         let mut controllers = vhci.controllers().peekable();
-        let imported = if let Some(given) = given {
-            given.import(busid)?
-        } else {
-            let dialled = dialled.unwrap_or_else(|| self.server.dial());
-            let asked_for = self.server.open_dialled(dialled)?.ask(busid, self.grace)?;
-            // The Pi takes a moment, in which the first ports can be looked at.
-            controllers.peek();
-            asked_for.answer()?
+        let imported = match given {
+            Ok(given) => given.import(busid)?,
+            Err(dialled) => {
+                let asked_for = self.server.open_dialled(dialled)?.ask(busid, self.grace)?;
+                // The Pi takes a moment, in which the first ports can be looked at.
+                controllers.peek();
+                asked_for.answer()?
+            }
         };
         let devid = imported.device.devid;
         if let Some(asked) = asked.filter(|asked| *asked != devid) {

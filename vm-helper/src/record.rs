@@ -53,10 +53,12 @@ impl Record {
         };
         let names = [RUN_DIR, STOCK_DIR].map(|dir| names_in(&root.path(dir)));
         let recorded = names.iter().flatten();
-        recorded
+        // Both directories have most of them, and each is to be looked at once.
+        let mut ports: BTreeSet<u32> = recorded
             .filter_map(|name| name.strip_prefix("port")?.parse().ok())
-            .filter(is_of)
-            .collect()
+            .collect();
+        ports.retain(is_of);
+        ports
     }
 
     fn load_own(root: &Root, port: u32, devid: Option<DevId>) -> Option<Self> {

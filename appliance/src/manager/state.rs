@@ -219,11 +219,12 @@ impl State {
             if !(bound || is_fresh) || !self.is_wanted(device) {
                 continue;
             }
+            let export = device.facts.on_the_wire();
             if is_fresh {
-                fresh.insert(busid.clone(), device.facts.on_the_wire());
+                fresh.insert(busid.clone(), export.clone());
             }
             if bound {
-                devices.insert(busid.clone(), device.facts.on_the_wire());
+                devices.insert(busid.clone(), export);
             }
         }
         let coming = self.coming.iter().filter(|(_, c)| self.is_welcome(c));
@@ -307,7 +308,7 @@ impl State {
 
     /// Whether a connect or disconnect of this generation is on its way.
     pub(super) fn is_moving(&self, busid: &BusId, devid: DevId) -> bool {
-        self.is_pending(&Request::Connect(busid.clone(), Some(devid)))
+        self.told_at(busid, devid).is_some()
             || self.is_pending(&Request::Disconnect(busid.clone(), Some(devid)))
     }
 

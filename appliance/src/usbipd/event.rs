@@ -15,11 +15,21 @@ pub struct Exports {
     pub peers: HashSet<IpAddr>,
     /// Devices that may be imported: bound, and held back by nobody.
     pub devices: BTreeMap<BusId, wire::Device>,
-    /// Devices that are being bound, or are and were not imported yet: an import of one is granted at
-    /// once, and gets it when it is bound.
+    /// Devices that are about to be bound, or are and were not imported yet: an import of one is granted
+    /// at once, and gets it when it is bound.
     pub fresh: BTreeMap<BusId, wire::Device>,
     /// How long a silent peer keeps its devices.
     pub grace: Duration,
+}
+
+impl Exports {
+    /// Whether this is an address of the paired VM, whichever form it has.
+    #[must_use]
+    pub fn is_peer(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let mut peers = self.peers.iter();
+        peers.any(|known| known.to_canonical() == address)
+    }
 }
 
 /// What happened at port 3240 and on the sockets handed to the kernel.

@@ -64,13 +64,7 @@ impl Handle {
     pub fn give(&self, busid: &BusId) {
         let exports = self.0.exports.borrow();
         if let Some(device) = exports.fresh.get(busid) {
-            let may_have = |peer| {
-                exports
-                    .peers
-                    .iter()
-                    .any(|known| known.to_canonical() == peer)
-            };
-            self.0.waiting.give(device, may_have);
+            self.0.waiting.give(device, |peer| exports.is_peer(peer));
         }
     }
 

@@ -167,13 +167,7 @@ fn canonical(addr: SocketAddr) -> IpAddr {
 
 /// Before a byte is read: is it the paired VM, and is there room?
 fn admit(shared: &Shared, stream: &TcpStream, peer: IpAddr) -> Option<Slot> {
-    let paired = {
-        let exports = shared.exports.borrow();
-        exports
-            .peers
-            .iter()
-            .any(|known| known.to_canonical() == peer)
-    };
+    let paired = shared.exports.borrow().is_peer(peer);
     let admitted = if paired {
         shared.slots.take(peer).ok_or(RefusedImport::TooMany)
     } else {

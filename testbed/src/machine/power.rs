@@ -21,6 +21,8 @@ const BOOT: Duration = Duration::from_mins(3);
 const QEMU: Duration = Duration::from_secs(20);
 /// From the request for a reboot to the end of the old QEMU.
 const DOWN: Duration = Duration::from_secs(90);
+/// A kernel's oops fits.
+const LAST_LINES: usize = 40;
 /// The Pi's data partition.
 const DATA_SIZE: u64 = 64 << 20;
 
@@ -180,6 +182,22 @@ impl Machine {
         self.power()
             .as_mut()
             .is_some_and(|on| matches!(on.child.try_wait(), Ok(None)))
+    }
+
+    /// How it stands, and the ends of what its kernel wrote to the console and of what QEMU said: these are there when
+    /// it takes no commands any more.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let mut text = if self.is_on() { "is on" } else { "is off" }.to_owned();
+        for file in ["console", "qemu.log"] {
+            let name = format!("{}.{file}", self.role());
+            let said = fs::read(self.run.path().join(&name)).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let lines: Vec<_> = said.trim_end().lines().collect();
+            let tail = &lines[lines.len().saturating_sub(LAST_LINES)..];
+            text = format!("{text}\n-- {name}\n{}", tail.join("\n"));
+        }
+        text
     }
 
     /// Asks the machine to go down and waits until it has.

@@ -163,23 +163,23 @@ impl Bed {
         Ok(self.vm().check(list)?.lines().map(str::to_owned).collect())
     }
 
-    /// What people need to understand a failure: the logs of both machines, and what is attached.
+    /// What people need to understand a failure: what is attached, and how both machines stand.
     #[must_use]
     pub fn explain(&self) -> String {
         let mut text = String::new();
         let _ = writeln!(text, "plugged in: {:?}", self.pi().plugged());
         let questions = [
-            (self.pi(), "dmesg | tail -n 80"),
-            (self.pi(), "cat /sys/bus/usb/drivers/usbip-host/match_busid"),
-            (
-                self.vm(),
-                "journalctl -q --no-pager -o short-monotonic -n 60",
-            ),
             (
                 self.vm(),
                 "grep -v '004 000' /sys/devices/platform/vhci_hcd.0/status*",
             ),
             (self.vm(), "usb-event-handler status"),
+            (
+                self.vm(),
+                "journalctl -q --no-pager -o short-monotonic -n 60",
+            ),
+            (self.pi(), "cat /sys/bus/usb/drivers/usbip-host/match_busid"),
+            (self.pi(), "dmesg | tail -n 80"),
         ];
         for (machine, question) in questions {
             let answer = machine.sh(question).map_or_else(
@@ -192,6 +192,9 @@ impl Bed {
                 machine.role(),
                 answer.trim_end()
             );
+        }
+        for machine in [self.vm(), self.pi()] {
+            let _ = writeln!(text, "---- {} {}", machine.role(), machine.last_words());
         }
         text
     }

@@ -143,7 +143,8 @@ fn stage(
         Ok(Err(error)) => chain(&*error),
         Err(panic) => said(&*panic),
     };
-    Err(format!("{why}\n{}", bed.explain()).into())
+    // Again at the end: a long output is often cut in its middle.
+    Err(format!("{why}\n{}\n{name}: {why}", bed.explain()).into())
 }
 
 /// An error with its causes.

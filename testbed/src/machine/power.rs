@@ -188,7 +188,13 @@ impl Machine {
     /// it takes no commands any more.
     #[must_use]
     pub fn last_words(&self) -> String {
-        let mut text = if self.is_on() { "is on" } else { "is off" }.to_owned();
+        let ended = self.power().as_mut().map(|on| on.child.try_wait());
+        let mut text = match ended {
+            None => "is off".to_owned(),
+            Some(Ok(None)) => "is on".to_owned(),
+            Some(Ok(Some(status))) => format!("is off: QEMU ended by itself, {status}"),
+            Some(Err(error)) => format!("may be on: {error}"),
+        };
         for file in ["console", "qemu.log"] {
             let name = format!("{}.{file}", self.role());
             let said = fs::read(self.run.path().join(&name)).unwrap_or_default();

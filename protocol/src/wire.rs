@@ -161,15 +161,11 @@ impl Request {
     /// The bytes to send.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let code = match self {
-            Self::Devlist | Self::DevlistAfterBoot(_) => OP_REQ_DEVLIST,
-            Self::Import(_) => OP_REQ_IMPORT,
-            Self::Next => OP_REQ_NEXT,
-        };
-        let status = if let Self::DevlistAfterBoot(seconds) = self {
-            *seconds
-        } else {
-            0
+        let (code, status) = match self {
+            Self::Devlist => (OP_REQ_DEVLIST, 0),
+            Self::DevlistAfterBoot(seconds) => (OP_REQ_DEVLIST, *seconds),
+            Self::Import(_) => (OP_REQ_IMPORT, 0),
+            Self::Next => (OP_REQ_NEXT, 0),
         };
         let mut bytes = Header { code, status }.encode().to_vec();
         if let Self::Import(busid) = self {
